@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <config.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+#include <remap.h>
+
+#include "commands.h"
+#include "output.h"
+
+/* Runs to ask for at a time: a list may have millions, which are printed as
+ * they come, and a store is opened once for each page.
+ */
+#define PAGE_RUNS 262144
+
+static void
+print_error (const char *message)
+{
+  fflush (stdout);
+  fprintf (stderr, "remapctl: %s\n", message);
+}
+
+/* Returns NULL, with the error printed. */
+static json_t *
+query (const char *disk, const char *method, const char *params)
+{
+  char *text = NULL;
+  json_t *json;
+
+  if (remap_query (disk, method, params, &text) == -1) {
+    print_error (remap_error ());
+    return NULL;
+  }
+  json = json_loads (text, 0, NULL);
+  if (!json)
+    print_error ("the answer is no JSON, or too long for the memory");
+  free (text);
+  return json;
+}
+
+int
+command_status (const struct options *options)
+{
+  json_t *status = query (options->disk, "status", NULL);
+
+  if (!status)
+    return STATUS_ERROR;
+  if (options->json)
+    print_json (status);
+  else
+    print_status (options->disk, status);
+  json_decref (status);
+  return STATUS_OK;
+}
+
+static json_t *
+query_page (const char *disk, json_int_t from)
+{
+  char params[80];
+
+  snprintf (params, sizeof params,
+            "{\"from\":%" JSON_INTEGER_FORMAT ",\"limit\":%d}", from,
+            PAGE_RUNS);
+  return query (disk, "list", params);
+}
+
+int
+command_list (const struct options *options)
+{
+  struct list_printer printer = {
+    .format = options->json ? LIST_JSON : options->csv ? LIST_CSV : LIST_TEXT,
+  };
+  json_t *page = query_page (options->disk, 0);
+
+  if (!page)
+    return STATUS_ERROR;
+  list_begin (&printer, page);
+  while (page) {
+    json_t *next = json_object_get (page, "next");
+    json_int_t from = json_integer_value (next);
+    bool more = next != NULL;
+
+    list_page (&printer, page);
+    json_decref (page);
+    page = NULL;
+    if (more && !(page = query_page (options->disk, from)))
+      return STATUS_ERROR;
+  }
+  list_end (&printer);
+  return STATUS_OK;
+}
+
+/* What check found so far; problems is NULL where they are printed at once. */
+struct findings {
+  json_t *problems;
+};
+
+static void
+note_problem (void *opaque, int damage, const char *problem)
+{
+  struct findings *findings = opaque;
+
+  if (findings->problems)
+    json_array_append_new (findings->problems,
+                           json_pack ("{s:i, s:o}", "damage", damage,
+                                      "problem", text_to_json (problem)));
+  else {
+    print_text (problem);
+    putchar ('\n');
+  }
+}
+
+static const struct verdict {
+  int exit_status;
+  const char *word, *sentence;
+} verdicts[] = {
+  { CHECK_SOUND, "sound", "the store is sound" },
+  { CHECK_REPAIRABLE, "repairable",
+    "the store is damaged; its other copy serves, and the next start of a"
+    " server repairs it" },
+  { CHECK_UNUSABLE, "unusable", "the store cannot be used" },
+};
+
+static void
+print_verdict (const char *store, const struct verdict *verdict,
+               const json_t *problems)
+{
+  if (problems) {
+    json_t *json = json_pack ("{s:o, s:s, s:O}", "store", text_to_json (store),
+                              "verdict", verdict->word,
+                              "problems", problems);
+    print_json (json);
+    json_decref (json);
+    return;
+  }
+  print_text (store);
+  printf (": %s\n", verdict->sentence);
+}
+
+int
+command_check (const struct options *options)
+{
+  struct findings findings = { options->json ? json_array () : NULL };
+  int damage = remap_check (options->disk, note_problem, &findings);
+  int status = CHECK_ERROR;
+
+  if (damage == -1)
+    print_error (remap_error ());
+  else {
+    const struct verdict *verdict = &verdicts[damage > 2 ? 2 : damage];
+
+    print_verdict (options->disk, verdict, findings.problems);
+    status = verdict->exit_status;
+  }
+  json_decref (findings.problems);
+  return status;
+}

@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* api: remap.h over the engine: check arguments, put the parts together. */
+#include <config.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "control-socket.h"
+#include "engine.h"
+#include "error.h"
+#include "identity.h"
+#include "log.h"
+#include "remap.h"
+#include "worker.h"
+
+_Static_assert (REMAP_LOG_ERROR == (int) LEVEL_ERROR &&
+                REMAP_LOG_DEBUG == (int) LEVEL_DEBUG, "levels are the same");
+_Static_assert (REMAP_DIRECT_ON == (int) DEV_DIRECT_ON &&
+                REMAP_DIRECT_OFF == (int) DEV_DIRECT_OFF, "so is direct");
+_Static_assert (REMAP_FLAG_FUA == DEV_FUA &&
+                REMAP_FLAG_MAY_TRIM == DEV_MAY_TRIM &&
+                REMAP_FLAG_FAST == DEV_FAST, "so are the flags");
+_Static_assert (REMAP_EXTENT_HOLE == DEV_EXTENT_HOLE &&
+                REMAP_EXTENT_ZERO == DEV_EXTENT_ZERO, "and the extents");
+
+struct remap_disk {
+  char *backing;                /* path */
+  struct engine *engine;
+  struct worker *worker;
+  struct control_socket *control;
+  struct dev_info info;
+  uint32_t sector_bytes, physical_bytes;
+  time_t started_s;             /* CLOCK_MONOTONIC */
+};
+
+void
+remap_options_init (struct remap_options *options, size_t size)
+{
+  memset (options, 0, size);
+  options->size = size;
+  options->retries = 2;
+}
+
+int
+remap_errno (void)
+{
+  return last_error_errno ();
+}
+
+const char *
+remap_error (void)
+{
+  return last_error_text ();
+}
+
+void
+remap_set_log (void (*fn) (int level, const char *message))
+{
+  log_set_callback (fn);
+}
+
+/* Open. */
+
+static time_t
+monotonic_s (void)
+{
+  struct timespec now;
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  return now.tv_sec;
+}
+
+static struct dev *
+open_backing (const struct remap_options *o)
+{
+  enum dev_direct direct = (enum dev_direct) o->direct;
+  struct dev *dev;
+
+  if (strstr (o->backing, "://")) {
+    set_error (ENOTSUP, "%s: this version serves files and block devices, not "
+               "NBD exports", o->backing);
+    return NULL;
+  }
+  dev = dev_file_open (o->backing, direct, o->readonly ? DEV_OPEN_READONLY : 0);
+  if (dev == NULL && !o->readonly &&
+      (errno == EROFS || errno == EACCES || errno == EPERM)) {
+    log_message (LEVEL_WARNING, "%s: it is served read-only",
+                 last_error_text ());
+    dev = dev_file_open (o->backing, direct, DEV_OPEN_READONLY);
+  }
+  if (dev && !dev->info.direct && o->direct != REMAP_DIRECT_OFF)
+    log_message (LEVEL_WARNING, "%s: no direct I/O here: write errors show "
+                 "only at a flush, too late to remap them", o->backing);
+  return dev;
+}
+
+/* The folder of the default store of a device is made if it is missing; that
+ * of a file is there.
+ */
+static char *
+find_store (const struct remap_options *o)
+{
+  char *path;
+
+  if (o->spare) {
+    path = strdup (o->spare);
+    if (path == NULL)
+      set_error (ENOMEM, "no memory");
+    return path;
+  }
+  path = identity_default_store (o->backing);
+  if (path && strncmp (path, REMAP_STATEDIR "/",
+                       sizeof REMAP_STATEDIR) == 0 &&
+      mkdir (REMAP_STATEDIR, 0700) == -1 && errno != EEXIST) {
+    set_error (errno, "cannot make %s (%s): name a store with spare=",
+               REMAP_STATEDIR, strerror (errno));
+    free (path);
+    return NULL;
+  }
+  return path;
+}
+
+static int
+check_not_same (const char *backing, const char *store)
+{
+  struct stat a, b;
+
+  if (stat (backing, &a) == 0 && stat (store, &b) == 0 &&
+      (S_ISBLK (a.st_mode) ? a.st_rdev == b.st_rdev && S_ISBLK (b.st_mode)
+       : a.st_dev == b.st_dev && a.st_ino == b.st_ino))
+    return set_error (EINVAL, "%s is the disk itself: spare= must name another "
+                      "place", store);
+  return 0;
+}
+
+static struct store *
+open_store (const struct remap_options *o, const struct dev *backing,
+            const char *path, struct map **ret_map)
+{
+  struct identity identity;
+  struct store_options so = {
+    .path = path, .backing = &identity, .spare_bytes = o->spare_size,
+    .adopt = o->adopt, .new_store = o->new_store,
+    .readonly_backing = backing->info.readonly,
+  };
+
+  if (check_not_same (o->backing, path) == -1)
+    return NULL;
+  identity_of_dev (backing, o->backing, &identity);
+  return store_open (&so, ret_map);
+}
+
+static void
+post_event (void *opaque, const struct event *event)
+{
+  struct remap_disk *d = opaque;
+
+  worker_post (d->worker, event);
+}
+
+static struct engine *
+open_engine (struct remap_disk *d, const struct remap_options *o,
+             char **ret_store)
+{
+  const struct engine_options eo = {
+    .retries = o->retries,
+    .lost_reads_zero = o->on_lost == REMAP_ON_LOST_ZERO,
+    .event = post_event, .opaque = d,
+  };
+  struct dev *backing = open_backing (o);
+  struct store *store = NULL;
+  struct map *map = NULL;
+
+  if (backing == NULL)
+    return NULL;
+  d->info = backing->info;
+  *ret_store = find_store (o);
+  if (*ret_store)
+    store = open_store (o, backing, *ret_store, &map);
+  if (store == NULL) {
+    int saved = errno;
+
+    dev_close (backing);
+    errno = saved;
+    return NULL;
+  }
+  return engine_new (backing, store, map, &eo);
+}
+
+/* What the control socket tells; runs on the worker's thread. */
+
+static void
+get_status (void *opaque, struct status *ret)
+{
+  struct remap_disk *d = opaque;
+
+  memset (ret, 0, sizeof *ret);
+  engine_get_status (d->engine, ret);
+  ret->is_live = true;
+  ret->pid = (int) getpid ();
+  ret->uptime_s = (uint64_t) (monotonic_s () - d->started_s);
+  worker_get_snapshot (d->worker, &ret->health);
+}
+
+static int
+next_run (void *opaque, lba_t from, struct sector_run *ret)
+{
+  struct remap_disk *d = opaque;
+
+  return engine_next_run (d->engine, from, ret);
+}
+
+/* The socket beside a store that is a file can fail to fit its address: then
+ * the disk is served without.
+ */
+static int
+open_control (struct remap_disk *d, const struct remap_options *o,
+              const char *store)
+{
+  const struct control_source source = { get_status, next_run, d };
+  CLEANUP_FREE char *path = NULL;
+  struct stat st;
+
+  if (o->control && strcmp (o->control, "off") == 0)
+    return 0;
+  if (o->control == NULL &&
+      (stat (store, &st) == -1 || !S_ISREG (st.st_mode)))
+    return 0;
+  if (asprintf (&path, "%s%s", o->control ? o->control : store,
+                o->control ? "" : ".ctl") == -1) {
+    path = NULL;
+    return set_error (ENOMEM, "no memory");
+  }
+  d->control = control_socket_new (path, &source);
+  if (d->control)
+    return 0;
+  if (o->control == NULL && errno == ENAMETOOLONG) {
+    log_message (LEVEL_WARNING, "no control socket: %s; give a shorter one "
+                 "with control=", last_error_text ());
+    return 0;
+  }
+  return -1;
+}
+
+static int
+open_parts (struct remap_disk *d, const struct remap_options *o)
+{
+  CLEANUP_FREE char *store = NULL;
+  struct worker_guest guest;
+  struct status status = { .pid = 0 };
+
+  d->engine = open_engine (d, o, &store);
+  if (d->engine == NULL || open_control (d, o, store) == -1)
+    return -1;
+  if (d->control)
+    guest = control_socket_guest (d->control);
+  engine_get_status (d->engine, &status);
+  d->sector_bytes = status.sector_bytes;
+  d->physical_bytes = status.physical_bytes;
+  d->worker = worker_new ((d->info.size_bytes + d->sector_bytes - 1)
+                          / d->sector_bytes, d->control ? &guest : NULL);
+  if (d->worker == NULL)
+    return -1;
+  log_message (LEVEL_INFO, "%s: %llu bytes, sectors of %u, store %s: %llu "
+               "remapped, %llu lost, %llu of %llu spares left", o->backing,
+               (unsigned long long) d->info.size_bytes, d->sector_bytes, store,
+               (unsigned long long) status.nr_remapped,
+               (unsigned long long) status.nr_lost,
+               (unsigned long long) status.spares_free,
+               (unsigned long long) status.spares_total);
+  return 0;
+}
+
+struct remap_disk *
+remap_open (const struct remap_options *options)
+{
+  struct remap_disk *d;
+  int saved;
+
+  if (options->size != sizeof *options || options->backing == NULL ||
+      options->backing[0] == '\0') {
+    set_error (EINVAL, "no disk is named: give backing=DISK");
+    return NULL;
+  }
+  d = calloc (1, sizeof *d);
+  if (d)
+    d->backing = strdup (options->backing);
+  if (d == NULL || d->backing == NULL) {
+    free (d);
+    set_error (ENOMEM, "no memory");
+    return NULL;
+  }
+  d->started_s = monotonic_s ();
+  if (open_parts (d, options) == 0) {
+    if (options->on_lost == REMAP_ON_LOST_ZERO)
+      log_message (LEVEL_WARNING, "%s: on-lost=zero: sectors that are lost read "
+                   "as zeroes, and nobody is told", options->backing);
+    return d;
+  }
+  saved = errno;
+  remap_close (d);
+  errno = saved;
+  return NULL;
+}
+
+int
+remap_start (struct remap_disk *d)
+{
+  if (engine_start (d->engine) == -1)
+    return -1;
+  return worker_start (d->worker);
+}
+
+void
+remap_close (struct remap_disk *d)
+{
+  if (d == NULL)
+    return;
+  if (d->worker)
+    worker_free (d->worker);
+  if (d->control)
+    control_socket_free (d->control);
+  engine_free (d->engine);
+  free (d->backing);
+  free (d);
+}
+
+/* What it is. */
+
+uint64_t
+remap_size (const struct remap_disk *d)
+{
+  return d->info.size_bytes;
+}
+
+uint32_t
+remap_sector_size (const struct remap_disk *d)
+{
+  return d->sector_bytes;
+}
+
+uint32_t
+remap_physical_size (const struct remap_disk *d)
+{
+  return d->physical_bytes;
+}
+
+int
+remap_is_readonly (const struct remap_disk *d)
+{
+  return d->info.readonly;
+}
+
+int
+remap_is_rotational (const struct remap_disk *d)
+{
+  return d->info.rotational;
+}
+
+int
+remap_is_direct (const struct remap_disk *d)
+{
+  return d->info.direct;
+}
+
+int
+remap_can_cache (const struct remap_disk *d)
+{
+  return d->info.can_cache;
+}
+
+int
+remap_can_extents (const struct remap_disk *d)
+{
+  return d->info.can_extents;
+}
+
+const char *
+remap_backing (const struct remap_disk *d)
+{
+  return d->backing;
+}
+
+/* Requests. */
+
+int
+remap_pread (struct remap_disk *d, void *buf, size_t count, uint64_t offset)
+{
+  return engine_pread (d->engine, buf, count, offset);
+}
+
+int
+remap_pwrite (struct remap_disk *d, const void *buf, size_t count,
+              uint64_t offset, unsigned flags)
+{
+  return engine_pwrite (d->engine, buf, count, offset, flags & DEV_FUA);
+}
+
+int
+remap_flush (struct remap_disk *d)
+{
+  return engine_flush (d->engine);
+}
+
+int
+remap_zero (struct remap_disk *d, uint64_t count, uint64_t offset,
+            unsigned flags)
+{
+  return engine_zero (d->engine, count, offset,
+                      flags & (DEV_FUA | DEV_MAY_TRIM | DEV_FAST));
+}
+
+int
+remap_trim (struct remap_disk *d, uint64_t count, uint64_t offset,
+            unsigned flags)
+{
+  return engine_trim (d->engine, count, offset, flags & DEV_FUA);
+}
+
+int
+remap_cache (struct remap_disk *d, uint64_t count, uint64_t offset)
+{
+  return engine_cache (d->engine, count, offset);
+}
+
+int
+remap_extents (struct remap_disk *d, uint64_t count, uint64_t offset,
+               int (*fn) (void *opaque, uint64_t offset, uint64_t count,
+                          unsigned type),
+               void *opaque)
+{
+  return engine_extents (d->engine, count, offset, fn, opaque);
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* dev: what a backing or a store can do.
+ *
+ * Purpose:    one interface over files, block devices, and (in the tests) a
+ *             device that fails.  EINTR, short transfers and the alignment of
+ *             buffers for direct I/O end here.
+ * Errors:     0, or -1 with errno and the thread's error text set.  A failed
+ *             transfer says nothing of how much was done.
+ * Locking:    every operation may be called from any number of threads.
+ */
+#ifndef REMAP_DEV_H
+#define REMAP_DEV_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Flags of pwrite, zero and trim. */
+#define DEV_FUA (1u << 0)       /* durable before the call returns */
+#define DEV_MAY_TRIM (1u << 1)  /* zero: a hole will do */
+#define DEV_FAST (1u << 2)      /* zero: fail with EOPNOTSUPP rather than be
+                                   as slow as writing */
+#define DEV_BUFFERED (1u << 3)  /* pread, pwrite: through the page cache, at
+                                   any byte (metadata of a store) */
+
+enum dev_kind { DEV_FILE = 1, DEV_BLOCK = 2, DEV_NBD = 3 };
+
+struct dev_info {
+  uint64_t size_bytes;
+  uint32_t sector_bytes;        /* smallest unit that fails and is written */
+  uint32_t physical_bytes;      /* >= sector_bytes: what fails as one */
+  enum dev_kind kind;
+  bool readonly;
+  bool direct;                  /* pwrite reports the medium's own answer */
+  bool rotational;
+  bool can_zero, can_trim, can_extents, can_cache;
+  char name[256];               /* for messages */
+};
+
+/* A stretch of the device, told in ascending order.  Not 0: enough. */
+#define DEV_EXTENT_HOLE (1u << 0)
+#define DEV_EXTENT_ZERO (1u << 1)
+typedef int dev_extents_fn (void *opaque, uint64_t offset_bytes,
+                            uint64_t nr_bytes, unsigned type);
+
+struct dev;
+
+struct dev_ops {
+  int (*pread) (struct dev *dev, void *buf, size_t count, uint64_t offset,
+                unsigned flags);
+  /* Without DEV_BUFFERED offset and count are whole sectors, or end where
+   * the device ends.
+   */
+  int (*pwrite) (struct dev *dev, const void *buf, size_t count,
+                 uint64_t offset, unsigned flags);
+  int (*flush) (struct dev *dev);
+  /* zero and trim fail with EOPNOTSUPP where the device cannot; nothing is
+   * changed then.
+   */
+  int (*zero) (struct dev *dev, uint64_t count, uint64_t offset,
+               unsigned flags);
+  int (*trim) (struct dev *dev, uint64_t count, uint64_t offset,
+               unsigned flags);
+  int (*extents) (struct dev *dev, uint64_t count, uint64_t offset,
+                  dev_extents_fn *fn, void *opaque);
+  int (*cache) (struct dev *dev, uint64_t count, uint64_t offset);
+  /* Make the device size_bytes long; EOPNOTSUPP where it cannot grow. */
+  int (*resize) (struct dev *dev, uint64_t size_bytes);
+  void (*close) (struct dev *dev);
+};
+
+struct dev {
+  const struct dev_ops *ops;
+  struct dev_info info;
+};
+
+enum dev_error_class {
+  DEV_ERROR_MEDIUM,             /* this spot is bad: the only reason to remap */
+  DEV_ERROR_OTHER,              /* the way to the device, or its resources */
+};
+
+/* Contract, section 1: EIO, ENODATA (MEDIUM ERROR in the block layer) and
+ * EILSEQ (protection information, dm-integrity) speak of the spot.
+ */
+static inline enum dev_error_class
+dev_error_class (int err)
+{
+  return err == EIO || err == ENODATA || err == EILSEQ
+    ? DEV_ERROR_MEDIUM : DEV_ERROR_OTHER;
+}
+
+static inline bool
+dev_error_is_medium (int err)
+{
+  return dev_error_class (err) == DEV_ERROR_MEDIUM;
+}
+
+static inline int
+dev_pread (struct dev *dev, void *buf, size_t count, uint64_t offset,
+           unsigned flags)
+{
+  return dev->ops->pread (dev, buf, count, offset, flags);
+}
+
+static inline int
+dev_pwrite (struct dev *dev, const void *buf, size_t count, uint64_t offset,
+            unsigned flags)
+{
+  return dev->ops->pwrite (dev, buf, count, offset, flags);
+}
+
+static inline int
+dev_flush (struct dev *dev)
+{
+  return dev->ops->flush (dev);
+}
+
+static inline int
+dev_extents (struct dev *dev, uint64_t count, uint64_t offset,
+             dev_extents_fn *fn, void *opaque)
+{
+  return dev->ops->extents (dev, count, offset, fn, opaque);
+}
+
+static inline int
+dev_cache (struct dev *dev, uint64_t count, uint64_t offset)
+{
+  return dev->ops->cache (dev, count, offset);
+}
+
+static inline int
+dev_resize (struct dev *dev, uint64_t size_bytes)
+{
+  return dev->ops->resize (dev, size_bytes);
+}
+
+static inline void
+dev_close (struct dev *dev)
+{
+  if (dev)
+    dev->ops->close (dev);
+}
+
+enum dev_direct { DEV_DIRECT_AUTO, DEV_DIRECT_ON, DEV_DIRECT_OFF };
+
+#define DEV_OPEN_READONLY (1u << 0)
+#define DEV_OPEN_NO_LOCK (1u << 1)      /* only look: claim nothing */
+
+/* Open a regular file or a block device, and claim it: a file with an OFD lock
+ * (shared if read-only), a block device with O_EXCL.  Returns NULL with the
+ * error set, EBUSY where somebody else has it.  dev-file.c.
+ */
+extern struct dev *dev_file_open (const char *path, enum dev_direct direct,
+                                  unsigned flags);
+
+/* The file descriptor of a dev of dev-file.c, for identification. */
+extern int dev_file_fd (const struct dev *dev);
+
+#endif /* REMAP_DEV_H */

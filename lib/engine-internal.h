@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* engine-internal: what engine.c (the good path) and repair.c (the error path)
+ * share.
+ */
+#ifndef REMAP_ENGINE_INTERNAL_H
+#define REMAP_ENGINE_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "engine.h"
+#include "ranges.h"
+
+struct engine {
+  /* All constant but for what they point to. */
+  struct dev *backing;
+  struct store *store;
+  struct map *map;
+  struct ranges *ranges;
+  struct engine_options options;
+  uint64_t size_bytes, nr_sectors;
+  uint32_t sector_bytes;
+  unsigned sector_shift;
+  uint32_t unit_sectors;        /* of a physical sector: what fails as one */
+  uint32_t step_sectors;        /* a failed request is taken apart into these */
+  _Atomic bool flush_failed;    /* of the backing */
+};
+
+/* Whole sectors of a request; the last sector of a disk may be short. */
+struct span {
+  lba_t lba;
+  uint64_t nr_sectors;
+};
+
+static inline uint64_t
+lba_to_bytes (const struct engine *e, lba_t lba)
+{
+  return lba.n << e->sector_shift;
+}
+
+/* Bytes of nr sectors from lba on: fewer where the last one is short. */
+static inline uint64_t
+sectors_to_bytes (const struct engine *e, lba_t lba, uint64_t nr_sectors)
+{
+  uint64_t bytes = nr_sectors << e->sector_shift;
+  uint64_t rest = e->size_bytes - lba_to_bytes (e, lba);
+
+  return bytes < rest ? bytes : rest;
+}
+
+extern void engine_post (struct engine *e, enum event_kind kind, lba_t lba,
+                         uint64_t nr_sectors, int err);
+
+/* A read or write of the backing failed: pass on what is not the medium.
+ * Returns whether it is the medium, with an event either way.
+ */
+extern bool engine_is_medium_error (struct engine *e, enum event_kind kind,
+                                    lba_t lba, uint64_t nr_sectors);
+
+/* engine.c, for repair.c: write whole sectors wherever they live now.
+ * *ret_used_store is set where a spare was written.
+ */
+extern int engine_write_sectors (struct engine *e, lba_t lba,
+                                 uint64_t nr_sectors, const uint8_t *buf,
+                                 unsigned flags, bool *ret_used_store);
+
+/* repair.c: */
+
+/* Read any part of the disk whose first attempt failed with a medium error. */
+extern int repair_read (struct engine *e, uint8_t *buf, size_t count,
+                        uint64_t offset);
+
+/* Read sectors whose spare did not answer with their data. */
+extern int repair_spare_read (struct engine *e, lba_t lba, uint32_t nr_sectors,
+                              uint8_t *buf);
+
+/* Write whole sectors that were clean and could not be written at once. */
+extern int repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
+                         const uint8_t *buf, unsigned flags,
+                         bool *ret_used_store);
+
+/* Change a part of one sector: nr_bytes at skip bytes into it; buf NULL: to
+ * zero.
+ */
+extern int repair_write_part (struct engine *e, lba_t lba, uint32_t skip,
+                              uint32_t nr_bytes, const uint8_t *buf,
+                              unsigned flags, bool *ret_used_store);
+
+/* Write whole mapped sectors, at most STORE_RECORD_MAX. */
+extern int repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
+                           const uint8_t *buf);
+
+/* Let mapped sectors (at most STORE_RECORD_MAX) read as zeroes. */
+extern int repair_zero (struct engine *e, lba_t lba, uint32_t nr_sectors);
+
+#endif /* REMAP_ENGINE_INTERNAL_H */

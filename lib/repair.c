@@ -1,0 +1,699 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* repair: the error path of the engine.
+ *
+ * Purpose:    take a failed request apart until only bad sectors are left, and
+ *             give these a spare, inside the request.
+ * Invariants: E1 .. E5 of engine.h, and
+ *             F1 For one request no bad sector is touched more often than
+ *                1 + retries times; but at least once after the request
+ *                itself, because it must be found, and because a write that
+ *                was under way may have mended it.
+ *             F2 A sector is called lost only by a thread that has it alone,
+ *                after an attempt that began when it had.
+ * Touches:    the request is the first.  With three or more to spend, pieces of
+ *             a step (4 KiB or the physical sector) are the second, and what
+ *             fails as one alone gets the rest; with fewer, steps are left out.
+ */
+#include <config.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "engine-internal.h"
+#include "error.h"
+#include "lock.h"
+#include "log.h"
+
+/* More bad spares than this, one behind the other, and the store is at fault. */
+#define BAD_SPARES_MAX 64
+
+/* How a request that is read is taken apart. */
+struct search {
+  unsigned nr_touches;          /* of the sectors at hand, so far */
+  unsigned nr_found;            /* bad or weak sectors */
+};
+
+static unsigned
+touches_allowed (const struct engine *e)
+{
+  return 1 + e->options.retries;
+}
+
+/* Spares. */
+
+/* The spares that sectors have now are superseded by a record. */
+static void
+supersede (struct engine *e, lba_t lba, uint64_t nr_sectors, spare_t first)
+{
+  struct sector_run run;
+
+  while (nr_sectors > 0) {
+    map_next (e->map, lba, nr_sectors, &run);
+    if (run.state != SECTOR_CLEAN && run.spare.n != SPARE_NONE.n &&
+        run.spare.n != first.n)
+      store_supersede (e->store, run.spare, (uint32_t) run.nr_sectors);
+    lba.n += run.nr_sectors;
+    nr_sectors -= run.nr_sectors;
+    first.n += (uint32_t) run.nr_sectors;
+  }
+}
+
+static int
+set_map (struct engine *e, const struct sector_run *run)
+{
+  LOCK_FOR_SCOPE (store_map_lock (e->store));
+  return map_set (e->map, run);
+}
+
+/* It may or may not be recorded that these sectors have moved.  Those that were
+ * clean must not be written in place any more: after a restart the record may
+ * be found, and what it says is older.
+ */
+static void
+block_sectors (struct engine *e, const struct sector_run *wanted)
+{
+  struct sector_run run;
+  lba_t lba = wanted->lba;
+  uint64_t nr = wanted->nr_sectors;
+
+  while (nr > 0) {
+    map_next (e->map, lba, nr, &run);
+    lba.n += run.nr_sectors;
+    nr -= run.nr_sectors;
+    if (run.state != SECTOR_CLEAN)
+      continue;
+    run.state = SECTOR_LOST;
+    run.spare = SPARE_NONE;
+    if (set_map (e, &run) == -1)
+      log_message (LEVEL_ERROR, "%s", last_error_text ());
+  }
+}
+
+/* Record a run whose data, if any, is in its slots, and let it count (E3). */
+static int
+commit_run (struct engine *e, const struct sector_run *run,
+            enum sector_cause cause, const uint8_t *buf)
+{
+  int r, err;
+
+  r = store_record (e->store, run, cause, buf);
+  if (r == -1) {
+    err = errno;
+    block_sectors (e, run);
+    errno = err;
+    return -1;
+  }
+  supersede (e, run->lba, run->nr_sectors, run->spare);
+  return set_map (e, run);
+}
+
+/* Take slots and write data into them; slots that are bad are marked and
+ * others taken.  Returns how many, or -1.
+ */
+static int
+fill_slots (struct engine *e, lba_t lba, uint32_t nr, const uint8_t *buf,
+            enum store_purpose purpose, spare_t *ret_first)
+{
+  for (unsigned nr_bad = 0; nr_bad < BAD_SPARES_MAX; ) {
+    int n = store_take (e->store, nr, purpose, ret_first), err;
+
+    if (n == -1)
+      return -1;
+    if (store_write (e->store, *ret_first, (uint32_t) n, buf) == 0)
+      return n;
+    err = errno;
+    if (!dev_error_is_medium (err)) {
+      store_untake (e->store, *ret_first, (uint32_t) n);
+      errno = err;
+      return -1;
+    }
+    engine_post (e, EVENT_SPARE_ERROR, lba, 1, err);
+    if (n > 1) {                /* one of them is bad: one at a time */
+      store_untake (e->store, *ret_first, (uint32_t) n);
+      nr = 1;
+      continue;
+    }
+    log_message (LEVEL_WARNING, "spare %u is bad; the next one is taken",
+                 ret_first->n);
+    if (store_mark_bad (e->store, *ret_first) == -1)
+      return -1;
+    nr_bad++;
+  }
+  return set_error (EIO, "%d spares in a row are bad: the store is failing",
+                    BAD_SPARES_MAX);
+}
+
+/* Give whole sectors new spares with this data (NULL: lost, no data). */
+static int
+place (struct engine *e, lba_t lba, uint64_t nr_sectors, const uint8_t *buf,
+       enum sector_cause cause, enum store_purpose purpose)
+{
+  while (nr_sectors > 0) {
+    uint32_t nr = (uint32_t) MIN (nr_sectors, (uint64_t) STORE_RECORD_MAX);
+    struct sector_run run = {
+      .lba = lba, .state = buf ? SECTOR_REMAPPED : SECTOR_LOST,
+    };
+    int n = buf ? fill_slots (e, lba, nr, buf, purpose, &run.spare)
+      : store_take (e->store, nr, purpose, &run.spare);
+
+    if (n == -1)
+      return -1;
+    run.nr_sectors = (uint64_t) n;
+    if (commit_run (e, &run, cause, buf) == -1)
+      return -1;
+    lba.n += run.nr_sectors;
+    nr_sectors -= run.nr_sectors;
+    if (buf)
+      buf += run.nr_sectors << e->sector_shift;
+  }
+  return 0;
+}
+
+/* The same for data that may end with the disk, within a sector. */
+static int
+place_data (struct engine *e, lba_t lba, uint64_t nr_sectors,
+            const uint8_t *buf, enum sector_cause cause,
+            enum store_purpose purpose)
+{
+  uint64_t nr_bytes = sectors_to_bytes (e, lba, nr_sectors);
+  uint64_t nr_full = nr_bytes >> e->sector_shift;
+  uint64_t rest_bytes = nr_bytes - (nr_full << e->sector_shift);
+  CLEANUP_FREE uint8_t *padded = NULL;
+
+  if (nr_full > 0 && place (e, lba, nr_full, buf, cause, purpose) == -1)
+    return -1;
+  if (rest_bytes == 0)
+    return 0;
+  padded = calloc (1, e->sector_bytes);
+  if (padded == NULL)
+    return set_error (ENOMEM, "no memory for a sector");
+  memcpy (padded, buf + (nr_full << e->sector_shift), rest_bytes);
+  return place (e, (lba_t) { lba.n + nr_full }, 1, padded, cause, purpose);
+}
+
+/* Call clean sectors lost.  Without a spare for them they are lost in memory
+ * alone: that is enough to leave the bad spot in peace.
+ */
+static void
+call_lost (struct engine *e, lba_t lba, uint64_t nr_sectors, int err)
+{
+  log_limited (LEVEL_WARNING, "sector %llu%s of %s cannot be read (%s): lost",
+               (unsigned long long) lba.n, nr_sectors > 1 ? " and following" : "",
+               e->backing->info.name, strerror (err));
+  engine_post (e, EVENT_LOST, lba, nr_sectors, err);
+  if (place (e, lba, nr_sectors, NULL, CAUSE_READ_ERROR, STORE_FOR_NEW) == -1) {
+    log_limited (LEVEL_WARNING, "sector %llu is not recorded as lost: %s",
+                 (unsigned long long) lba.n, last_error_text ());
+    block_sectors (e, &(struct sector_run) { .lba = lba,
+                                             .nr_sectors = nr_sectors });
+  }
+}
+
+static int
+lost_error (lba_t lba)
+{
+  return set_error (EIO, "sector %llu is lost", (unsigned long long) lba.n);
+}
+
+/* Read. */
+
+/* Read clean sectors that this thread has alone, with the touches that are
+ * left; the last failure makes them lost.
+ */
+static int
+read_clean_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
+                   struct search *s, uint8_t *buf)
+{
+  unsigned nr_touches = s->nr_touches, nr_failed = 0;
+  int err;
+
+  do {
+    if (dev_pread (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
+                   lba_to_bytes (e, lba), 0) == 0) {
+      if (nr_failed > 0) {
+        s->nr_found++;
+        engine_post (e, EVENT_WEAK, lba, nr_sectors, 0);
+      }
+      return 0;
+    }
+    err = errno;
+    if (!engine_is_medium_error (e, EVENT_READ_ERROR, lba, nr_sectors))
+      return -1;
+    nr_failed++;
+  } while (++nr_touches < touches_allowed (e));
+
+  s->nr_found++;
+  call_lost (e, lba, nr_sectors, err);
+  return lost_error (lba);
+}
+
+/* A slot does not give its sector's data, and nobody else can have it now. */
+static int
+lose_remapped (struct engine *e, const struct sector_run *run)
+{
+  int err = errno;
+
+  log_limited (LEVEL_WARNING, "sector %llu was remapped, but its spare %u "
+               "failed (%s): lost", (unsigned long long) run->lba.n,
+               run->spare.n, last_error_text ());
+  engine_post (e, EVENT_SPARE_ERROR, run->lba, 1, err);
+  engine_post (e, EVENT_LOST, run->lba, 1, err);
+  /* In its own slot: the old record must not outlive the new one. */
+  if (commit_run (e, &(struct sector_run) {
+                       .lba = run->lba, .nr_sectors = 1, .state = SECTOR_LOST,
+                       .spare = run->spare }, CAUSE_SPARE_ERROR, NULL) == -1)
+    return -1;
+  return lost_error (run->lba);
+}
+
+/* Read one sector that this thread has alone, wherever it lives.  buf has room
+ * for a whole one.
+ */
+static int
+read_sector_locked (struct engine *e, lba_t lba, struct search *s,
+                    uint8_t *buf)
+{
+  struct sector_run run;
+
+  map_next (e->map, lba, 1, &run);
+  switch (run.state) {
+  case SECTOR_CLEAN:
+    return read_clean_locked (e, lba, 1, s, buf);
+  case SECTOR_REMAPPED:
+    if (store_read (e->store, run.spare, lba, 1, buf) == 0)
+      return 0;
+    if (errno != EILSEQ && !dev_error_is_medium (errno))
+      return -1;
+    return lose_remapped (e, &run);
+  case SECTOR_LOST:
+    return lost_error (lba);
+  case SECTOR_ZEROED:
+    break;
+  }
+  memset (buf, 0, e->sector_bytes);
+  return 0;
+}
+
+/* A lost sector is zeroes if that was asked for. */
+static int
+lost_or_zero (struct engine *e, int r, uint8_t *buf, size_t nr_bytes)
+{
+  if (r == 0 || errno != EIO || !e->options.lost_reads_zero)
+    return r;
+  memset (buf, 0, nr_bytes);
+  return 0;
+}
+
+/* Read what fails as one: a physical sector, or as much of it as is wanted. */
+static int
+read_unit (struct engine *e, lba_t lba, uint64_t nr_sectors,
+           struct search *s, uint8_t *buf)
+{
+  struct range_lock lock;
+  int r = 0;
+
+  ranges_lock (e->ranges, &lock, lba, nr_sectors);
+  if (map_is_clean (e->map, lba, nr_sectors))
+    r = lost_or_zero (e, read_clean_locked (e, lba, nr_sectors, s, buf),
+                      buf, nr_sectors << e->sector_shift);
+  else
+    for (uint64_t i = 0; r == 0 && i < nr_sectors; i++) {
+      uint8_t *p = buf + (i << e->sector_shift);
+
+      r = lost_or_zero (e, read_sector_locked (e, (lba_t) { lba.n + i },
+                                               s, p),
+                        p, e->sector_bytes);
+    }
+  ranges_unlock (e->ranges, &lock);
+  return r;
+}
+
+/* What must be kept in mind when one part of a request failed and the others
+ * are still to be done: the first error.
+ */
+static void
+keep_first_error (int r, int *first_error)
+{
+  if (r == -1 && *first_error == 0)
+    *first_error = errno;
+}
+
+/* Sectors from lba on up to the next multiple of `unit`, at most nr. */
+static uint64_t
+up_to_multiple (lba_t lba, uint64_t nr, uint32_t unit)
+{
+  return MIN (nr, unit - (lba.n & (unit - 1)));
+}
+
+/* Is an error one that ends a request, because going on is senseless? */
+static bool
+ends_request (int r)
+{
+  return r == -1 && !dev_error_is_medium (errno);
+}
+
+static int
+read_units (struct engine *e, lba_t lba, uint64_t nr_sectors,
+            struct search *s, uint8_t *buf)
+{
+  int first_error = 0;
+
+  while (nr_sectors > 0) {
+    uint64_t n = up_to_multiple (lba, nr_sectors, e->unit_sectors);
+    int r = read_unit (e, lba, n, s, buf);
+
+    if (ends_request (r))
+      return -1;
+    keep_first_error (r, &first_error);
+    lba.n += n;
+    nr_sectors -= n;
+    buf += n << e->sector_shift;
+  }
+  return first_error ? set_error (first_error, "a sector is lost") : 0;
+}
+
+/* One step: as a whole if that is a smaller request than the one that failed,
+ * and then in units.
+ */
+static int
+read_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool is_smaller,
+           struct search *s, uint8_t *buf)
+{
+  s->nr_touches = 1;
+  if (is_smaller && touches_allowed (e) >= 3 &&
+      map_is_clean (e->map, lba, nr_sectors)) {
+    if (dev_pread (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
+                   lba_to_bytes (e, lba), 0) == 0)
+      return 0;
+    if (!engine_is_medium_error (e, EVENT_READ_ERROR, lba, nr_sectors))
+      return -1;
+    s->nr_touches++;
+  }
+  return read_units (e, lba, nr_sectors, s, buf);
+}
+
+/* All of the request is read, though it may have failed early: whatever is bad
+ * in it is found now and not by the next request.
+ */
+int
+repair_read (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
+{
+  lba_t lba = { offset >> e->sector_shift };
+  uint64_t nr_left = ((offset + count - 1) >> e->sector_shift) - lba.n + 1;
+  bool is_smaller = nr_left > e->step_sectors;
+  struct span all = { lba, nr_left };
+  struct search search = { 0, 0 };
+  CLEANUP_FREE uint8_t *step = NULL;
+  int first_error = 0;
+
+  step = malloc ((size_t) e->step_sectors << e->sector_shift);
+  if (step == NULL)
+    return set_error (ENOMEM, "no memory to take a request apart");
+  while (count > 0) {
+    uint64_t n = up_to_multiple (lba, nr_left, e->step_sectors);
+    size_t skip = (size_t) (offset - lba_to_bytes (e, lba));
+    size_t bytes = (size_t) MIN ((uint64_t) count,
+                                 (n << e->sector_shift) - skip);
+    int r = read_step (e, lba, n, is_smaller, &search, step);
+
+    if (ends_request (r))
+      return -1;
+    keep_first_error (r, &first_error);
+    memcpy (buf, step + skip, bytes);
+    buf += bytes;
+    count -= bytes;
+    offset += bytes;
+    lba.n += n;
+    nr_left -= n;
+  }
+  /* It failed once and now reads: one of its sectors is weak. */
+  if (search.nr_found == 0)
+    engine_post (e, EVENT_WEAK, all.lba, all.nr_sectors, 0);
+  return first_error ? set_error (first_error, "a sector is lost") : 0;
+}
+
+int
+repair_spare_read (struct engine *e, lba_t lba, uint32_t nr_sectors,
+                   uint8_t *buf)
+{
+  struct search search = { 0, 0 };
+
+  for (uint32_t i = 0; i < nr_sectors; i++)
+    if (read_unit (e, (lba_t) { lba.n + i }, 1, &search,
+                   buf + ((size_t) i << e->sector_shift)) == -1)
+      return -1;
+  return 0;
+}
+
+/* Write. */
+
+/* Sectors that are clean and cannot be written go to spares. */
+static int
+remap_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
+              const uint8_t *buf, int err)
+{
+  if (place_data (e, lba, nr_sectors, buf, CAUSE_WRITE_ERROR,
+                  STORE_FOR_NEW) == -1)
+    return -1;
+  log_limited (LEVEL_INFO, "sector %llu%s of %s cannot be written (%s): "
+               "remapped", (unsigned long long) lba.n,
+               nr_sectors > 1 ? " and following" : "", e->backing->info.name,
+               strerror (err));
+  engine_post (e, EVENT_REMAPPED, lba, nr_sectors, err);
+  return 0;
+}
+
+/* Mapped sectors get new spares with the new data. */
+static int
+rewrite_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
+                const uint8_t *buf)
+{
+  while (nr_sectors > 0) {
+    struct sector_run run;
+
+    map_next (e->map, lba, nr_sectors, &run);
+    if (place_data (e, lba, run.nr_sectors, buf, CAUSE_REWRITE,
+                    run.spare.n == SPARE_NONE.n ? STORE_FOR_NEW
+                    : STORE_FOR_REWRITE) == -1)
+      return -1;
+    if (run.state == SECTOR_LOST)
+      engine_post (e, EVENT_HEALED, lba, run.nr_sectors, 0);
+    lba.n += run.nr_sectors;
+    nr_sectors -= run.nr_sectors;
+    buf += run.nr_sectors << e->sector_shift;
+  }
+  return 0;
+}
+
+int
+repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
+                const uint8_t *buf)
+{
+  struct range_lock lock;
+  int r;
+
+  ranges_lock (e->ranges, &lock, lba, nr_sectors);
+  r = rewrite_locked (e, lba, nr_sectors, buf);
+  ranges_unlock (e->ranges, &lock);
+  return r;
+}
+
+/* Write clean sectors that this thread has alone; bad ones go to spares.
+ * failed: with this error they have failed alone before.
+ */
+static int
+write_clean_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
+                    const uint8_t *buf, unsigned flags, int failed,
+                    bool *ret_used_store)
+{
+  if (!failed) {
+    if (dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
+                    lba_to_bytes (e, lba), flags) == 0)
+      return 0;
+    failed = errno;
+    if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
+      return -1;
+  }
+  *ret_used_store = true;
+  return remap_locked (e, lba, nr_sectors, buf, failed);
+}
+
+static int
+write_unit (struct engine *e, lba_t lba, uint64_t nr_sectors,
+            const uint8_t *buf, unsigned flags, int failed,
+            bool *ret_used_store)
+{
+  struct range_lock lock;
+  int r;
+
+  ranges_lock (e->ranges, &lock, lba, nr_sectors);
+  if (map_is_clean (e->map, lba, nr_sectors))
+    r = write_clean_locked (e, lba, nr_sectors, buf, flags, failed,
+                            ret_used_store);
+  else
+    r = 1;
+  ranges_unlock (e->ranges, &lock);
+  /* Some sectors were mapped meanwhile: each goes where it lives now. */
+  return r != 1 ? r : engine_write_sectors (e, lba, nr_sectors, buf, flags,
+                                            ret_used_store);
+}
+
+static int
+write_units (struct engine *e, lba_t lba, uint64_t nr_sectors,
+             const uint8_t *buf, unsigned flags, int failed,
+             bool *ret_used_store)
+{
+  bool is_alone = nr_sectors <= up_to_multiple (lba, nr_sectors,
+                                                e->unit_sectors);
+
+  while (nr_sectors > 0) {
+    uint64_t n = up_to_multiple (lba, nr_sectors, e->unit_sectors);
+
+    if (write_unit (e, lba, n, buf, flags, is_alone ? failed : 0,
+                    ret_used_store) == -1)
+      return -1;
+    lba.n += n;
+    nr_sectors -= n;
+    buf += n << e->sector_shift;
+  }
+  return 0;
+}
+
+static int
+write_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool is_smaller,
+            const uint8_t *buf, unsigned flags, int failed,
+            bool *ret_used_store)
+{
+  struct range_slot *slot;
+  int r = 1;
+
+  if (is_smaller && touches_allowed (e) >= 3) {
+    slot = ranges_enter (e->ranges, lba, nr_sectors);
+    if (map_is_clean (e->map, lba, nr_sectors))
+      r = dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
+                      lba_to_bytes (e, lba), flags);
+    failed = errno;
+    ranges_leave (e->ranges, slot);
+    errno = failed;
+    if (r == 0)
+      return 0;
+    if (r == 1)
+      return engine_write_sectors (e, lba, nr_sectors, buf, flags,
+                                   ret_used_store);
+    if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
+      return -1;
+  }
+  return write_units (e, lba, nr_sectors, buf, flags, failed, ret_used_store);
+}
+
+int
+repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
+              const uint8_t *buf, unsigned flags, bool *ret_used_store)
+{
+  bool is_smaller = nr_sectors > e->step_sectors;
+  /* It tells of a unit only if the request was no larger than one. */
+  int failed = nr_sectors <= e->unit_sectors ? errno : 0;
+
+  while (nr_sectors > 0) {
+    uint64_t n = up_to_multiple (lba, nr_sectors, e->step_sectors);
+
+    if (write_step (e, lba, n, is_smaller, buf, flags, failed,
+                    ret_used_store) == -1)
+      return -1;
+    lba.n += n;
+    nr_sectors -= n;
+    buf += n << e->sector_shift;
+  }
+  return 0;
+}
+
+static int
+write_part_locked (struct engine *e, lba_t lba, uint32_t skip,
+                   uint32_t nr_bytes, const uint8_t *buf, unsigned flags,
+                   uint8_t *sector, bool *ret_used_store)
+{
+  struct search search = { 0, 0 };
+  struct sector_run run;
+
+  if (read_sector_locked (e, lba, &search, sector) == -1)
+    return -1;
+  if (buf)
+    memcpy (sector + skip, buf, nr_bytes);
+  else
+    memset (sector + skip, 0, nr_bytes);
+  map_next (e->map, lba, 1, &run);
+  if (run.state == SECTOR_CLEAN)
+    return write_clean_locked (e, lba, 1, sector, flags, 0, ret_used_store);
+  *ret_used_store = true;
+  return rewrite_locked (e, lba, 1, sector);
+}
+
+int
+repair_write_part (struct engine *e, lba_t lba, uint32_t skip,
+                   uint32_t nr_bytes, const uint8_t *buf, unsigned flags,
+                   bool *ret_used_store)
+{
+  CLEANUP_FREE uint8_t *sector = calloc (1, e->sector_bytes);
+  struct range_lock lock;
+  int r;
+
+  if (sector == NULL)
+    return set_error (ENOMEM, "no memory for a sector");
+  ranges_lock (e->ranges, &lock, lba, 1);
+  r = write_part_locked (e, lba, skip, nr_bytes, buf, flags, sector,
+                         ret_used_store);
+  ranges_unlock (e->ranges, &lock);
+  return r;
+}
+
+/* Zero. */
+
+/* In their own slots, whose data then no longer counts; a lost sector that
+ * found no spare needs one now.
+ */
+static int
+zero_run_locked (struct engine *e, struct sector_run *run)
+{
+  bool was_lost = run->state == SECTOR_LOST;
+  int n;
+
+  if (run->spare.n == SPARE_NONE.n) {
+    n = store_take (e->store, (uint32_t) run->nr_sectors, STORE_FOR_NEW,
+                    &run->spare);
+    if (n == -1)
+      return -1;
+    run->nr_sectors = (uint64_t) n;
+  }
+  if (run->state == SECTOR_ZEROED)
+    return 0;
+  run->state = SECTOR_ZEROED;
+  if (commit_run (e, run, CAUSE_REWRITE, NULL) == -1)
+    return -1;
+  if (was_lost)
+    engine_post (e, EVENT_HEALED, run->lba, run->nr_sectors, 0);
+  return 0;
+}
+
+int
+repair_zero (struct engine *e, lba_t lba, uint32_t nr_sectors)
+{
+  struct range_lock lock;
+  struct sector_run run;
+  uint64_t nr_left = nr_sectors;
+  int r = 0;
+
+  ranges_lock (e->ranges, &lock, lba, nr_sectors);
+  while (r == 0 && nr_left > 0) {
+    map_next (e->map, lba, nr_left, &run);
+    assert (run.state != SECTOR_CLEAN);         /* E5 */
+    r = zero_run_locked (e, &run);
+    lba.n += run.nr_sectors;
+    nr_left -= run.nr_sectors;
+  }
+  ranges_unlock (e->ranges, &lock);
+  return r;
+}

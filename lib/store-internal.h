@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* store-internal: the store's fields, for store.c (which serves) and
+ * store-open.c (which makes and repairs).
+ */
+#ifndef REMAP_STORE_INTERNAL_H
+#define REMAP_STORE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "spares.h"
+#include "store-codec.h"
+#include "store.h"
+
+struct slot_range {
+  spare_t first;
+  uint32_t nr;
+};
+
+struct pending {
+  struct slot_range *ranges;
+  size_t nr, max;
+};
+
+struct store {
+  struct dev *dev;              /* constant */
+  char path[256];
+  _Atomic uint64_t seq_recorded;        /* all up to here are written */
+  _Atomic uint64_t seq_durable;         /* all up to here are durable */
+  _Atomic bool failed, flush_failed;
+  _Atomic uint32_t nr_bad;
+  uint32_t nr_kept;
+
+  struct lock commit;           /* rank 20: */
+  struct store_super super;     /* sections: constant after opening */
+  struct store_commit commit_record;
+
+  struct lock flush;            /* rank 25: */
+  pthread_cond_t flushed;
+  uint64_t nr_started, nr_done; /* flushes, counted */
+  bool is_flushing;
+
+  struct lock map_lock;         /* rank 30: */
+  struct spares *spares;
+  struct pending pending;       /* superseded: free after the next flush */
+  bool said_25, said_10, said_0;        /* warnings of few spares */
+};
+
+/* Write both copies of nr neighbouring entries, e[i] for slot first + i. */
+extern int store_write_entries (struct store *s, spare_t first, uint32_t nr,
+                                const struct store_entry *e);
+
+/* One copy of one entry; for repairs. */
+extern int store_write_entry_copy (struct store *s, spare_t slot,
+                                   unsigned copy, const struct store_entry *e);
+
+/* Write both copies of the superblock, one durable before the other begins. */
+extern int store_write_super (struct store *s);
+
+/* Write both copies of the commit sector; not durable on return. */
+extern int store_write_commit (struct store *s);
+
+/* Initialise the entries of more slots, durably. */
+extern int store_make_ready (struct store *s, uint64_t nr_ready);
+
+/* Free the memory and the dev. */
+extern void store_destroy (struct store *s);
+
+#endif /* REMAP_STORE_INTERNAL_H */

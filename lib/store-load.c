@@ -1,0 +1,599 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <config.h>
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "crc32c.h"
+#include "error.h"
+#include "store-load.h"
+
+/* What an entry says: slot stands in for lba. */
+struct claim {
+  uint64_t lba;
+  uint64_t seq;
+  uint32_t slot;
+  uint32_t data_crc;
+  uint8_t state;                /* enum entry_state */
+};
+
+struct loader {
+  struct dev *dev;
+  const char *path;
+  store_problem_fn *fn;
+  void *opaque;
+  struct store_image *image;
+  struct claim *claims;
+  size_t nr_claims, max_claims;
+  size_t max_runs, max_fixes, max_bad_slots;
+};
+
+static void report (struct loader *l, int damage, const char *fmt, ...)
+  __attribute__ ((format (printf, 3, 4)));
+
+static void
+report (struct loader *l, int damage, const char *fmt, ...)
+{
+  char text[512];
+  va_list args;
+
+  if (l->fn == NULL)
+    return;
+  va_start (args, fmt);
+  vsnprintf (text, sizeof text, fmt, args);
+  va_end (args);
+  l->fn (l->opaque, damage, text);
+}
+
+#define FATAL(l, err, fmt, ...)                                               \
+  (report ((l), 2, fmt, ##__VA_ARGS__),                                       \
+   set_error ((err), "store %s: " fmt, (l)->path, ##__VA_ARGS__))
+
+/* Make room for one more element. */
+static int
+grow (void *array, size_t nr, size_t *max, size_t element_bytes)
+{
+  void **p = array, *bigger;
+  size_t new_max;
+
+  if (nr < *max)
+    return 0;
+  new_max = *max ? *max * 2 : 64;
+  bigger = realloc (*p, new_max * element_bytes);
+  if (bigger == NULL)
+    return set_error (ENOMEM, "no memory to read the store");
+  *p = bigger;
+  *max = new_max;
+  return 0;
+}
+
+const struct store_section *
+store_section_of (const struct store_super *super, spare_t slot)
+{
+  unsigned i = 0;
+
+  while (i + 1 < super->nr_sections &&
+         slot.n >= super->sections[i + 1].first_slot)
+    i++;
+  return &super->sections[i];
+}
+
+uint64_t
+store_entry_at (const struct store_super *super, spare_t slot, unsigned copy)
+{
+  const struct store_section *s = store_section_of (super, slot);
+
+  return (copy == 0 ? s->table_a : s->table_b)
+    + store_entry_offset (slot.n - s->first_slot);
+}
+
+uint64_t
+store_data_at (const struct store_super *super, spare_t slot)
+{
+  const struct store_section *s = store_section_of (super, slot);
+
+  return s->data + (slot.n - s->first_slot) * super->sector_bytes;
+}
+
+uint32_t
+store_in_section (const struct store_super *super, spare_t first, uint32_t nr)
+{
+  const struct store_section *s = store_section_of (super, first);
+  uint64_t rest = s->first_slot + s->nr_slots - first.n;
+
+  return (uint32_t) MIN (rest, (uint64_t) nr);
+}
+
+/* Does the data belong to sectors lba ..., and is it whole? */
+static int
+check_data (struct dev *dev, const char *path, const struct store_super *super,
+            spare_t first, lba_t lba, uint32_t nr, const uint8_t *data,
+            unsigned copy)
+{
+  uint64_t begin = store_entry_at (super, first, copy);
+  uint64_t span_bytes =
+    store_entry_at (super, (spare_t) { first.n + nr - 1 }, copy)
+    + ENTRY_BYTES - begin;
+  uint8_t bytes[STORE_SPAN_MAX];
+
+  if (dev_pread (dev, bytes, span_bytes, begin, DEV_BUFFERED) == -1)
+    return -1;
+  for (uint32_t i = 0; i < nr; i++, data += super->sector_bytes) {
+    spare_t slot = { first.n + i };
+    struct store_entry e;
+    const char *wrong;
+
+    wrong = store_entry_decode (bytes + store_entry_at (super, slot, copy)
+                                - begin, super->uuid, slot, &e);
+    if (wrong)
+      return set_error (EILSEQ, "store %s: the entry of slot %u %s", path,
+                        slot.n, wrong);
+    if (e.state != ENTRY_REMAPPED || e.lba.n != lba.n + i ||
+        e.data_crc != crc32c (0, data, super->sector_bytes))
+      return set_error (EILSEQ, "store %s: slot %u does not hold sector %llu",
+                        path, slot.n, (unsigned long long) (lba.n + i));
+  }
+  return 0;
+}
+
+int
+store_read_slots (struct dev *dev, const char *path,
+                  const struct store_super *super, spare_t first, lba_t lba,
+                  uint32_t nr, void *buf)
+{
+  uint8_t *p = buf;
+
+  while (nr > 0) {
+    uint32_t n = store_in_section (super, first,
+                                   MIN (nr, (uint32_t) STORE_RECORD_MAX));
+    size_t bytes = (size_t) n * super->sector_bytes;
+
+    if (dev_pread (dev, p, bytes, store_data_at (super, first), 0) == -1)
+      return -1;
+    if (check_data (dev, path, super, first, lba, n, p, 0) == -1 &&
+        check_data (dev, path, super, first, lba, n, p, 1) == -1)
+      return -1;
+    p += bytes;
+    first.n += n;
+    lba.n += n;
+    nr -= n;
+  }
+  return 0;
+}
+
+/* Superblocks. */
+
+struct super_copy {
+  const char *wrong;            /* NULL: good */
+  struct store_super super;
+};
+
+static void
+read_super (struct loader *l, unsigned copy, uint64_t offset,
+            struct super_copy *ret)
+{
+  uint8_t block[STORE_BLOCK];
+
+  if (offset > l->dev->info.size_bytes ||
+      l->dev->info.size_bytes - offset < STORE_BLOCK)
+    ret->wrong = "lies behind the end";
+  else if (dev_pread (l->dev, block, sizeof block, offset, DEV_BUFFERED) == -1)
+    ret->wrong = "cannot be read";
+  else
+    ret->wrong = store_super_decode (block, copy, &ret->super);
+}
+
+static int
+choose_super (struct loader *l, struct super_copy c[2])
+{
+  struct store_image *image = l->image;
+  bool second_is_newer;
+
+  if (c[0].wrong && c[1].wrong) {
+    if (strstr (c[0].wrong, "no superblock") && strstr (c[1].wrong, "no superblock"))
+      return set_error (EEXIST, "%s exists and is no store; it is left alone: "
+                        "name another place with spare=", l->path);
+    return FATAL (l, EUCLEAN, "the first superblock %s, and the second %s",
+                  c[0].wrong, c[1].wrong);
+  }
+  if (!c[0].wrong && !c[1].wrong &&
+      memcmp (c[0].super.uuid, c[1].super.uuid, STORE_UUID_BYTES) != 0)
+    return FATAL (l, EUCLEAN, "the two superblocks belong to two stores");
+
+  second_is_newer = c[0].wrong ||
+    (!c[1].wrong && c[1].super.generation > c[0].super.generation);
+  image->super = c[second_is_newer].super;
+  image->super_needs_write = c[0].wrong || c[1].wrong ||
+    c[0].super.generation != c[1].super.generation;
+  for (unsigned i = 0; i < 2; i++)
+    if (c[i].wrong)
+      report (l, 1, "the %s superblock %s; the other one serves",
+              i == 0 ? "first" : "second", c[i].wrong);
+  return 0;
+}
+
+static int
+load_super (struct loader *l)
+{
+  uint64_t size_bytes = l->dev->info.size_bytes, end;
+  struct super_copy c[2];
+
+  if (size_bytes < STORE_HEAD_BYTES + STORE_TAIL_BYTES)
+    return set_error (EEXIST, "%s exists and is no store (%llu bytes); it is "
+                      "left alone: name another place with spare=", l->path,
+                      (unsigned long long) size_bytes);
+  read_super (l, 0, 0, &c[0]);
+  end = c[0].wrong ? round_down (size_bytes, STORE_BLOCK)
+    : c[0].super.store_bytes;
+  read_super (l, 1, end - STORE_BLOCK, &c[1]);
+  if (choose_super (l, c) == -1)
+    return -1;
+  if (l->image->super.store_bytes > size_bytes)
+    return FATAL (l, EUCLEAN, "it is cut off: %llu bytes of %llu",
+                  (unsigned long long) size_bytes,
+                  (unsigned long long) l->image->super.store_bytes);
+  return 0;
+}
+
+static int
+load_commit (struct loader *l)
+{
+  struct store_image *image = l->image;
+  const char *wrong[2];
+  struct store_commit c[2];
+  uint8_t sector[COMMIT_BYTES];
+
+  for (unsigned i = 0; i < 2; i++) {
+    uint64_t offset = i == 0 ? COMMIT_A_OFFSET
+      : image->super.store_bytes - STORE_TAIL_BYTES;
+
+    if (dev_pread (l->dev, sector, sizeof sector, offset, DEV_BUFFERED) == -1)
+      wrong[i] = "cannot be read";
+    else
+      wrong[i] = store_commit_decode (sector, image->super.uuid, &c[i]);
+  }
+  if (wrong[0] && wrong[1])
+    return FATAL (l, EUCLEAN, "the first commit sector %s, and the second %s",
+                  wrong[0], wrong[1]);
+  for (unsigned i = 0; i < 2; i++)
+    if (wrong[i]) {
+      report (l, 1, "the %s commit sector %s; the other one serves",
+              i == 0 ? "first" : "second", wrong[i]);
+      image->commit_needs_write = true;
+    }
+  /* Whatever once was durable is so still. */
+  image->commit = wrong[0] || (!wrong[1] && c[1].durable_seq > c[0].durable_seq)
+    ? c[1] : c[0];
+  return 0;
+}
+
+/* The table. */
+
+static int
+add_fix (struct loader *l, spare_t slot, const struct store_entry *entry,
+         bool first, bool second)
+{
+  struct store_image *image = l->image;
+
+  if (grow (&image->fixes, image->nr_fixes, &l->max_fixes,
+            sizeof image->fixes[0]) == -1)
+    return -1;
+  image->fixes[image->nr_fixes++] = (struct store_fix) {
+    .slot = slot, .copy = { first, second }, .entry = *entry,
+  };
+  return 0;
+}
+
+static int
+add_claim (struct loader *l, spare_t slot, const struct store_entry *e)
+{
+  uint64_t nr_sectors = div_round_up (l->image->super.backing_bytes,
+                                      l->image->super.sector_bytes);
+
+  if (e->lba.n >= nr_sectors)
+    return FATAL (l, EUCLEAN, "slot %u is for sector %llu of a disk with %llu "
+                  "sectors", slot.n, (unsigned long long) e->lba.n,
+                  (unsigned long long) nr_sectors);
+  if (grow (&l->claims, l->nr_claims, &l->max_claims,
+            sizeof l->claims[0]) == -1)
+    return -1;
+  l->claims[l->nr_claims++] = (struct claim) {
+    .lba = e->lba.n, .seq = e->seq, .slot = slot.n, .data_crc = e->data_crc,
+    .state = (uint8_t) e->state,
+  };
+  return 0;
+}
+
+static int
+note_entry (struct loader *l, spare_t slot, const struct store_entry *e)
+{
+  struct store_image *image = l->image;
+
+  image->max_seq = MAX (image->max_seq, e->seq);
+  switch (e->state) {
+  case ENTRY_FREE:
+    return 0;
+  case ENTRY_BAD_SLOT:
+    if (grow (&image->bad_slots, image->nr_bad_slots, &l->max_bad_slots,
+              sizeof image->bad_slots[0]) == -1)
+      return -1;
+    image->bad_slots[image->nr_bad_slots++] = slot.n;
+    return 0;
+  case ENTRY_REMAPPED:
+  case ENTRY_LOST:
+  case ENTRY_ZEROED:
+    return add_claim (l, slot, e);
+  }
+  return 0;
+}
+
+/* Decide between the two copies of an entry. */
+static int
+load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
+{
+  const uint8_t *uuid = l->image->super.uuid;
+  struct store_entry e[2];
+  const char *wrong[2];
+  unsigned better;
+
+  for (unsigned i = 0; i < 2; i++)
+    wrong[i] = bytes[i] ? store_entry_decode (bytes[i], uuid, slot, &e[i])
+      : "cannot be read";
+  if (wrong[0] && wrong[1])
+    return FATAL (l, EUCLEAN, "slot %u: the first copy of its entry %s, and "
+                  "the second %s", slot.n, wrong[0], wrong[1]);
+  if (wrong[0] || wrong[1]) {
+    unsigned bad = wrong[0] ? 0 : 1;
+
+    report (l, 1, "slot %u: the %s copy of its entry %s; the other one serves",
+            slot.n, bad == 0 ? "first" : "second", wrong[bad]);
+    if (add_fix (l, slot, &e[!bad], bad == 0, bad == 1) == -1)
+      return -1;
+    return note_entry (l, slot, &e[!bad]);
+  }
+  if (memcmp (bytes[0], bytes[1], ENTRY_BYTES) == 0)
+    return note_entry (l, slot, &e[0]);
+
+  if (e[0].seq == e[1].seq)
+    return FATAL (l, EUCLEAN, "slot %u: both copies of its entry are good and "
+                  "of the same age, but differ", slot.n);
+  better = e[1].seq > e[0].seq;
+  report (l, 0, "slot %u: one copy of its entry is newer", slot.n);
+  if (add_fix (l, slot, &e[better], better == 1, better == 0) == -1)
+    return -1;
+  return note_entry (l, slot, &e[better]);
+}
+
+#define LOAD_SECTORS 2048       /* of a table at a time */
+
+/* Read a stretch of a table; a sector that cannot be read is noted in bad. */
+static void
+read_table (struct loader *l, uint64_t offset, unsigned nr, uint8_t *buf,
+            bool *bad)
+{
+  memset (bad, 0, nr * sizeof *bad);
+  if (dev_pread (l->dev, buf, (size_t) nr * TABLE_SECTOR_BYTES, offset,
+                 DEV_BUFFERED) == 0)
+    return;
+  for (unsigned i = 0; i < nr; i++)
+    bad[i] = dev_pread (l->dev, buf + i * TABLE_SECTOR_BYTES,
+                        TABLE_SECTOR_BYTES, offset + i * TABLE_SECTOR_BYTES,
+                        DEV_BUFFERED) == -1;
+}
+
+struct table_buffers {
+  uint8_t bytes[2][LOAD_SECTORS * TABLE_SECTOR_BYTES];
+  bool bad[2][LOAD_SECTORS];
+};
+
+/* Entries first .. first + nr - 1 of a section; first begins a sector. */
+static int
+load_entries (struct loader *l, const struct store_section *s, uint64_t first,
+              unsigned nr, struct table_buffers *b)
+{
+  unsigned nr_sectors = (unsigned) div_round_up (nr, ENTRIES_PER_SECTOR);
+
+  read_table (l, s->table_a + store_entry_offset (first), nr_sectors,
+              b->bytes[0], b->bad[0]);
+  read_table (l, s->table_b + store_entry_offset (first), nr_sectors,
+              b->bytes[1], b->bad[1]);
+  for (unsigned i = 0; i < nr; i++) {
+    uint64_t offset = store_entry_offset (i);
+    const uint8_t *bytes[2];
+
+    for (unsigned c = 0; c < 2; c++)
+      bytes[c] = b->bad[c][i / ENTRIES_PER_SECTOR] ? NULL
+        : b->bytes[c] + offset;
+    if (load_entry (l, (spare_t) { (uint32_t) (s->first_slot + first + i) },
+                    bytes) == -1)
+      return -1;
+  }
+  return 0;
+}
+
+static int
+load_tables (struct loader *l)
+{
+  const struct store_super *super = &l->image->super;
+  CLEANUP_FREE struct table_buffers *b = malloc (sizeof *b);
+
+  if (b == NULL)
+    return set_error (ENOMEM, "no memory to read the store");
+  for (unsigned i = 0; i < super->nr_sections; i++) {
+    const struct store_section *s = &super->sections[i];
+    uint64_t end;
+
+    if (s->first_slot >= super->nr_ready)
+      break;
+    end = MIN (s->nr_slots, super->nr_ready - s->first_slot);
+    for (uint64_t k = 0; k < end; k += LOAD_SECTORS * ENTRIES_PER_SECTOR)
+      if (load_entries (l, s, k,
+                        (unsigned) MIN (end - k, (uint64_t)
+                                        LOAD_SECTORS * ENTRIES_PER_SECTOR),
+                        b) == -1)
+        return -1;
+  }
+  return 0;
+}
+
+/* The claims. */
+
+static int
+compare_claims (const void *va, const void *vb)
+{
+  const struct claim *a = va, *b = vb;
+
+  if (a->lba != b->lba)
+    return a->lba < b->lba ? -1 : 1;
+  if (a->seq != b->seq)
+    return a->seq > b->seq ? -1 : 1;    /* the newest first */
+  return a->slot < b->slot ? -1 : a->slot > b->slot;
+}
+
+static void
+sort_claims (struct loader *l)
+{
+  bool sorted = true;
+
+  for (size_t i = 1; sorted && i < l->nr_claims; i++)
+    sorted = compare_claims (&l->claims[i - 1], &l->claims[i]) < 0;
+  if (!sorted)
+    qsort (l->claims, l->nr_claims, sizeof l->claims[0], compare_claims);
+}
+
+/* Is the data of a slot what its entry says?  1 yes, 0 no, -1 error.  A slot
+ * that cannot be read may have held what was acknowledged: its claim stands,
+ * and whoever reads the sector will find it lost.
+ */
+static int
+data_is_good (struct loader *l, const struct claim *c, uint8_t *sector)
+{
+  const struct store_super *super = &l->image->super;
+  uint64_t offset = store_data_at (super, (spare_t) { c->slot });
+
+  if (dev_pread (l->dev, sector, super->sector_bytes, offset, 0) == -1)
+    return dev_error_is_medium (errno) ? 1 : -1;
+  return crc32c (0, sector, super->sector_bytes) == c->data_crc;
+}
+
+/* A record that a power cut made void: its slot is free. */
+static int
+drop_claim (struct loader *l, const struct claim *c)
+{
+  /* Newer than what it replaces, should one copy alone reach the disk. */
+  struct store_entry e = { .state = ENTRY_FREE, .seq = ++l->image->max_seq };
+
+  report (l, 0, "slot %u: its data for sector %llu was not yet durable; the "
+          "record is dropped", c->slot, (unsigned long long) c->lba);
+  return add_fix (l, (spare_t) { c->slot }, &e, true, true);
+}
+
+static int
+add_run (struct loader *l, const struct claim *c)
+{
+  struct store_image *image = l->image;
+  struct sector_run *last =
+    image->nr_runs > 0 ? &image->runs[image->nr_runs - 1] : NULL;
+  enum sector_state state = c->state == ENTRY_REMAPPED ? SECTOR_REMAPPED
+    : c->state == ENTRY_LOST ? SECTOR_LOST : SECTOR_ZEROED;
+
+  image->nr_remapped += state == SECTOR_REMAPPED;
+  image->nr_lost += state == SECTOR_LOST;
+  image->nr_zeroed += state == SECTOR_ZEROED;
+  if (last && last->state == state &&
+      last->lba.n + last->nr_sectors == c->lba &&
+      last->spare.n + last->nr_sectors == c->slot) {
+    last->nr_sectors++;
+    return 0;
+  }
+  if (grow (&image->runs, image->nr_runs, &l->max_runs,
+            sizeof image->runs[0]) == -1)
+    return -1;
+  image->runs[image->nr_runs++] = (struct sector_run) {
+    .lba = { c->lba }, .nr_sectors = 1, .state = state, .spare = { c->slot },
+  };
+  return 0;
+}
+
+/* Of the claims to one sector, the newest first, take the one that counts.
+ * Only those that no flush covers can be void.
+ */
+static int
+resolve (struct loader *l, const struct claim *c, size_t nr, uint8_t *sector)
+{
+  for (size_t i = 0; i < nr; i++) {
+    int good = 1;
+
+    if (i + 1 < nr && c[i].seq == c[i + 1].seq)
+      return FATAL (l, EUCLEAN, "slots %u and %u both stand in for sector %llu",
+                    c[i].slot, c[i + 1].slot, (unsigned long long) c[i].lba);
+    if (c[i].state == ENTRY_REMAPPED &&
+        c[i].seq > l->image->commit.durable_seq)
+      good = data_is_good (l, &c[i], sector);
+    if (good == -1)
+      return -1;
+    if (good)
+      return add_run (l, &c[i]);
+    if (drop_claim (l, &c[i]) == -1)
+      return -1;
+  }
+  return 0;
+}
+
+static int
+resolve_claims (struct loader *l)
+{
+  CLEANUP_FREE void *sector = NULL;
+  size_t i, nr;
+
+  if (posix_memalign (&sector, STORE_BLOCK,
+                      MAX (l->image->super.sector_bytes, 4096u)) != 0)
+    return set_error (ENOMEM, "no memory to read the store");
+  sort_claims (l);
+  for (i = 0; i < l->nr_claims; i += nr) {
+    for (nr = 1; i + nr < l->nr_claims &&
+           l->claims[i + nr].lba == l->claims[i].lba; nr++)
+      ;
+    if (resolve (l, &l->claims[i], nr, sector) == -1)
+      return -1;
+  }
+  return 0;
+}
+
+int
+store_load (struct dev *dev, const char *path, store_problem_fn *fn,
+            void *opaque, struct store_image *ret)
+{
+  struct loader l = {
+    .dev = dev, .path = path, .fn = fn, .opaque = opaque, .image = ret,
+  };
+  int r = -1;
+
+  memset (ret, 0, sizeof *ret);
+  if (load_super (&l) == 0 && load_commit (&l) == 0 &&
+      load_tables (&l) == 0) {
+    ret->max_seq = MAX (ret->max_seq, ret->commit.durable_seq);
+    r = resolve_claims (&l);
+  }
+  free (l.claims);
+  if (r == -1)
+    store_image_free (ret);
+  return r;
+}
+
+void
+store_image_free (struct store_image *image)
+{
+  int saved = errno;
+
+  free (image->runs);
+  free (image->bad_slots);
+  free (image->fixes);
+  memset (image, 0, sizeof *image);
+  errno = saved;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* store-load: read a whole store and decide what it says.  Writes nothing.
+ *
+ * Purpose:    one reader for the server (which then repairs), for remapctl and
+ *             for the check.
+ * Invariants: the rules "which record counts" of store-format.h; every
+ *             deviation from a perfect store is told to the problem function.
+ */
+#ifndef REMAP_STORE_LOAD_H
+#define REMAP_STORE_LOAD_H
+
+#include <stddef.h>
+
+#include "dev.h"
+#include "sector.h"
+#include "store-codec.h"
+
+/* damage: 0 normal after a crash, 1 repairable, 2 fatal (the load then fails
+ * with the same text).
+ */
+typedef void store_problem_fn (void *opaque, int damage, const char *problem);
+
+/* An entry that is to be written anew. */
+struct store_fix {
+  spare_t slot;
+  bool copy[2];                 /* which copies */
+  struct store_entry entry;
+};
+
+struct store_image {
+  struct store_super super;
+  struct store_commit commit;
+  bool super_needs_write, commit_needs_write;
+  uint64_t max_seq;
+  struct sector_run *runs;      /* ascending: the map */
+  size_t nr_runs;
+  uint64_t nr_remapped, nr_lost, nr_zeroed;     /* sectors */
+  uint32_t *bad_slots;
+  size_t nr_bad_slots;
+  struct store_fix *fixes;
+  size_t nr_fixes;
+};
+
+/* Read the store on dev.  fn may be NULL.
+ * Errors: EEXIST it is no store; EUCLEAN it is damaged; ENOMEM; others of dev.
+ */
+extern int store_load (struct dev *dev, const char *path,
+                       store_problem_fn *fn, void *opaque,
+                       struct store_image *ret);
+extern void store_image_free (struct store_image *image);
+
+/* The section of a slot. */
+extern const struct store_section *
+store_section_of (const struct store_super *super, spare_t slot);
+
+/* Where a slot's entry (copy 0 or 1) and its data are, in bytes. */
+extern uint64_t store_entry_at (const struct store_super *super, spare_t slot,
+                                unsigned copy);
+extern uint64_t store_data_at (const struct store_super *super, spare_t slot);
+
+/* How many of the slots first .. first + nr - 1 lie in one section. */
+extern uint32_t store_in_section (const struct store_super *super,
+                                  spare_t first, uint32_t nr);
+
+/* Read the data of sectors lba ... from their slots and prove it by their
+ * entries; one good copy of an entry is enough.
+ * Errors: EILSEQ a slot does not hold its sector; others of dev.
+ */
+extern int store_read_slots (struct dev *dev, const char *path,
+                             const struct store_super *super, spare_t first,
+                             lba_t lba, uint32_t nr, void *buf);
+
+#endif /* REMAP_STORE_LOAD_H */

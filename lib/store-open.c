@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* store-open: make a store, or open one: check whose it is, repair what one
+ * copy can repair, grow it.
+ */
+#include <config.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "error.h"
+#include "log.h"
+#include "store-internal.h"
+#include "store-load.h"
+
+#define SPARES_MIN_DEFAULT UINT64_C (4096)
+#define SPARE_BYTES_MIN 16384
+#define READY_AT_FIRST UINT64_C (4096)
+
+/* Slots kept back, so that sectors that are remapped can be rewritten when no
+ * spare is left for others: a sixteenth, 8 .. 256, beside what was asked for.
+ */
+static uint32_t
+slots_to_keep (uint64_t nr_slots)
+{
+  return (uint32_t) MIN (MAX (nr_slots / 16, UINT64_C (8)), UINT64_C (256));
+}
+
+/* How many spares the user asks for.  0 with the error set: impossible. */
+static uint64_t
+wanted_slots (const struct store_options *o, uint32_t sector_bytes)
+{
+  uint64_t nr;
+
+  if (o->spare_bytes == 0)
+    nr = MAX (div_round_up (o->backing->size_bytes / 100, sector_bytes),
+              SPARES_MIN_DEFAULT);
+  else
+    nr = o->spare_bytes / sector_bytes;
+  if (o->spare_bytes != 0 && o->spare_bytes < SPARE_BYTES_MIN) {
+    set_error (EINVAL, "spare-size=%llu is too small: at least 16K",
+               (unsigned long long) o->spare_bytes);
+    return 0;
+  }
+  if (nr > SPARES_MAX - 256) {
+    if (o->spare_bytes == 0)
+      return SPARES_MAX - 256;
+    set_error (EINVAL, "spare-size=%llu is too large: at most %llu",
+               (unsigned long long) o->spare_bytes,
+               (unsigned long long) (SPARES_MAX - 256) * sector_bytes);
+    return 0;
+  }
+  return nr;
+}
+
+static struct store *
+store_new (struct dev *dev, const char *path, const struct store_super *super)
+{
+  struct store *s = calloc (1, sizeof *s);
+
+  if (s == NULL) {
+    set_error (ENOMEM, "no memory for the store");
+    return NULL;
+  }
+  s->spares = spares_new ((uint32_t) store_super_slots (super));
+  if (s->spares == NULL) {
+    free (s);
+    return NULL;
+  }
+  s->dev = dev;
+  snprintf (s->path, sizeof s->path, "%s", path);
+  s->super = *super;
+  s->nr_kept = super->nr_kept;
+  memcpy (s->commit_record.uuid, super->uuid, STORE_UUID_BYTES);
+  spares_set_ready (s->spares, (uint32_t) super->nr_ready);
+  lock_init (&s->commit, RANK_COMMIT);
+  lock_init (&s->flush, RANK_FLUSH);
+  lock_init (&s->map_lock, RANK_MAP);
+  pthread_cond_init (&s->flushed, NULL);
+  return s;
+}
+
+/* Make. */
+
+static void
+describe_backing (struct store_super *super, const struct identity *backing)
+{
+  super->backing_bytes = backing->size_bytes;
+  super->backing_kind = backing->kind;
+  memset (super->backing_id, 0, sizeof super->backing_id);
+  memset (super->backing_path, 0, sizeof super->backing_path);
+  snprintf (super->backing_id, sizeof super->backing_id, "%s", backing->id);
+  snprintf (super->backing_path, sizeof super->backing_path, "%s",
+            backing->path);
+}
+
+/* A file is made as long as it must be; a device must be long enough. */
+static int
+make_room (struct dev *dev, const char *path, uint64_t wanted_bytes,
+           uint64_t *ret_store_bytes)
+{
+  if (dev->info.kind == DEV_FILE) {
+    *ret_store_bytes = wanted_bytes;
+    return dev_resize (dev, wanted_bytes);
+  }
+  *ret_store_bytes = round_down (dev->info.size_bytes, STORE_BLOCK);
+  if (*ret_store_bytes < wanted_bytes)
+    return set_error (ENOSPC, "%s has %llu bytes, the store needs %llu: use a "
+                      "larger device or a smaller spare-size=", path,
+                      (unsigned long long) dev->info.size_bytes,
+                      (unsigned long long) wanted_bytes);
+  return 0;
+}
+
+static int
+plan_super (struct dev *dev, const struct store_options *o,
+            struct store_super *ret)
+{
+  uint32_t sector_bytes = o->backing->sector_bytes;
+  uint64_t nr = wanted_slots (o, sector_bytes), end;
+
+  if (nr == 0)
+    return -1;
+  *ret = (struct store_super) {
+    .sector_bytes = sector_bytes,
+    .created_s = (uint64_t) time (NULL),
+    .nr_sections = 1,
+    .nr_kept = slots_to_keep (nr),
+  };
+  describe_backing (ret, o->backing);
+  if (getrandom (ret->uuid, sizeof ret->uuid, 0) != sizeof ret->uuid)
+    return set_error (errno, "getrandom: %s", strerror (errno));
+  end = store_section_layout (&ret->sections[0], 0, nr + ret->nr_kept,
+                              sector_bytes, STORE_HEAD_BYTES);
+  return make_room (dev, o->path, end + STORE_TAIL_BYTES, &ret->store_bytes);
+}
+
+/* Write an empty store; all is durable on return. */
+static int
+format (struct dev *dev, const struct store_options *o)
+{
+  struct store_super super;
+  struct store *s;
+  int r = -1;
+
+  if (plan_super (dev, o, &super) == -1)
+    return -1;
+  s = store_new (dev, o->path, &super);
+  if (s == NULL)
+    return -1;
+  if (store_write_commit (s) == 0 &&
+      store_make_ready (s, MIN (store_super_slots (&super),
+                                READY_AT_FIRST)) == 0)
+    r = 0;
+  s->dev = NULL;                /* the caller's */
+  store_destroy (s);
+  return r;
+}
+
+/* Open. */
+
+static int
+check_backing (struct store_super *super, const struct store_options *o)
+{
+  const struct identity *b = o->backing;
+  bool size_fits = super->backing_bytes == b->size_bytes;
+  bool id_fits = super->backing_kind == b->kind &&
+    strcmp (super->backing_id, b->id) == 0;
+
+  if (super->sector_bytes < b->sector_bytes)
+    return set_error (EINVAL, "store %s is for sectors of %u bytes, but %s "
+                      "has sectors of %u", o->path, super->sector_bytes,
+                      b->path, b->sector_bytes);
+  if (size_fits && id_fits)
+    return 0;
+  if (!o->adopt)
+    return set_error (ESTALE, "store %s belongs to %s (%s, %llu bytes), and "
+                      "not to %s (%s, %llu bytes): give its own store with "
+                      "spare=, or adopt=yes if it is the same disk", o->path,
+                      super->backing_path,
+                      super->backing_id[0] ? super->backing_id : "no id",
+                      (unsigned long long) super->backing_bytes, b->path,
+                      b->id[0] ? b->id : "no id",
+                      (unsigned long long) b->size_bytes);
+  log_message (LEVEL_WARNING, "store %s, which belonged to %s, is adopted for "
+               "%s", o->path, super->backing_path, b->path);
+  return 0;
+}
+
+static int
+check_adopted_size (const struct store_image *image,
+                    const struct store_options *o)
+{
+  const struct sector_run *last =
+    image->nr_runs > 0 ? &image->runs[image->nr_runs - 1] : NULL;
+  uint64_t nr_sectors = div_round_up (o->backing->size_bytes,
+                                      image->super.sector_bytes);
+
+  if (last && last->lba.n + last->nr_sectors > nr_sectors)
+    return set_error (ESTALE, "store %s has remapped sectors behind the end of "
+                      "%s: it is the store of a larger disk", o->path,
+                      o->backing->path);
+  return 0;
+}
+
+/* Write what the load found to be missing in one copy, or void. */
+static int
+repair (struct store *s, const struct store_image *image)
+{
+  for (size_t i = 0; i < image->nr_fixes; i++)
+    for (unsigned copy = 0; copy < 2; copy++)
+      if (image->fixes[i].copy[copy] &&
+          store_write_entry_copy (s, image->fixes[i].slot, copy,
+                                  &image->fixes[i].entry) == -1)
+        return -1;
+  return 0;
+}
+
+/* Append a section for nr_more slots.  The old copies of superblock and commit
+ * sector stay where they are until the new ones are durable.
+ */
+static int
+append_section (struct store *s, uint64_t nr_more)
+{
+  struct store_super old = s->super;
+  const struct store_section *last = &old.sections[old.nr_sections - 1];
+  bool is_file = s->dev->info.kind == DEV_FILE;
+  uint64_t begin = is_file ? old.store_bytes
+    : last->table_b + store_table_bytes (last->nr_slots);
+  uint64_t end, nr_slots = store_super_slots (&old);
+
+  if (old.nr_sections == STORE_SECTIONS_MAX)
+    return set_error (ENOSPC, "store %s was made larger %d times and cannot "
+                      "be again", s->path, STORE_SECTIONS_MAX - 1);
+  end = store_section_layout (&s->super.sections[old.nr_sections], nr_slots,
+                              nr_more, old.sector_bytes, begin);
+  if (make_room (s->dev, s->path, end + STORE_TAIL_BYTES,
+                 &s->super.store_bytes) == -1)
+    return -1;
+  s->super.nr_sections++;
+  return 0;
+}
+
+/* A larger spare-size= than before grows the store, a smaller one is refused. */
+static int
+fit_size (struct store *s, const struct store_options *o)
+{
+  uint64_t has = store_super_slots (&s->super) - s->super.nr_kept;
+  uint64_t wanted;
+
+  if (o->spare_bytes == 0)
+    return 0;
+  wanted = wanted_slots (o, s->super.sector_bytes);
+  if (wanted == 0)
+    return -1;
+  if (wanted < has)
+    return set_error (EINVAL, "store %s has room for %llu spares (spare-size="
+                      "%llu) and cannot be made smaller", o->path,
+                      (unsigned long long) has,
+                      (unsigned long long) has * s->super.sector_bytes);
+  if (wanted == has)
+    return 0;
+  if (append_section (s, wanted - has) == -1)
+    return -1;
+  log_message (LEVEL_INFO, "store %s grows from %llu to %llu spares", o->path,
+               (unsigned long long) has, (unsigned long long) wanted);
+  return 1;
+}
+
+static struct map *
+build_map (struct store *s, const struct store_image *image)
+{
+  struct map *map = map_new (div_round_up (s->super.backing_bytes,
+                                           s->super.sector_bytes));
+
+  if (map && map_load (map, image->runs, image->nr_runs) == -1) {
+    map_free (map);
+    return NULL;
+  }
+  return map;
+}
+
+static void
+take_used_slots (struct store *s, const struct store_image *image)
+{
+  for (size_t i = 0; i < image->nr_runs; i++)
+    spares_take_at (s->spares, image->runs[i].spare,
+                    (uint32_t) image->runs[i].nr_sectors);
+  for (size_t i = 0; i < image->nr_bad_slots; i++)
+    spares_take_at (s->spares, (spare_t) { image->bad_slots[i] }, 1);
+  atomic_store (&s->nr_bad, (uint32_t) image->nr_bad_slots);
+}
+
+/* Make the store on disk as it should be: repaired, adopted, grown. */
+static int
+bring_up_to_date (struct store *s, const struct store_image *image,
+                  const struct store_options *o)
+{
+  int grown;
+
+  s->commit_record = image->commit;
+  atomic_store (&s->seq_recorded, image->max_seq);
+  grown = fit_size (s, o);
+  if (grown == -1)
+    return -1;
+  describe_backing (&s->super, o->backing);
+  if (repair (s, image) == -1 || dev_flush (s->dev) == -1)
+    return -1;
+  /* Now all that counts is durable, and what does not count is gone. */
+  s->commit_record.durable_seq = image->max_seq;
+  s->commit_record.pid = (uint32_t) getpid ();
+  s->commit_record.is_clean = false;
+  atomic_store (&s->seq_durable, image->max_seq);
+  if (store_write_commit (s) == -1 || dev_flush (s->dev) == -1)
+    return -1;
+  if (image->super_needs_write || grown ||
+      image->super.backing_bytes != s->super.backing_bytes ||
+      strcmp (image->super.backing_id, s->super.backing_id) != 0 ||
+      strcmp (image->super.backing_path, s->super.backing_path) != 0)
+    return store_write_super (s);
+  return 0;
+}
+
+static void
+log_problem (void *opaque, int damage, const char *problem)
+{
+  const char *path = opaque;
+
+  if (damage < 2)
+    log_message (damage ? LEVEL_WARNING : LEVEL_INFO, "store %s: %s%s", path,
+                 problem, damage ? ": repaired" : "");
+}
+
+/* The bitmap of slots is as long as the store: a grown one needs a new one. */
+static int
+renew_spares (struct store *s)
+{
+  struct spares *spares = spares_new ((uint32_t) store_super_slots (&s->super));
+
+  if (spares == NULL)
+    return -1;
+  spares_free (s->spares);
+  s->spares = spares;
+  spares_set_ready (s->spares, (uint32_t) s->super.nr_ready);
+  return 0;
+}
+
+static struct store *
+open_loaded (struct dev *dev, const struct store_options *o,
+             const struct store_image *image, struct map **ret_map)
+{
+  struct store *s = store_new (dev, o->path, &image->super);
+  struct map *map;
+
+  if (s == NULL)
+    return NULL;
+  if (bring_up_to_date (s, image, o) == 0 && renew_spares (s) == 0 &&
+      (map = build_map (s, image)) != NULL) {
+    take_used_slots (s, image);
+    *ret_map = map;
+    return s;
+  }
+  s->dev = NULL;
+  store_destroy (s);
+  return NULL;
+}
+
+static bool
+is_blank (struct dev *dev)
+{
+  CLEANUP_FREE uint8_t *buf = calloc (1, 65536);
+  uint64_t size = dev->info.size_bytes;
+  size_t n = (size_t) MIN (size, UINT64_C (65536));
+
+  if (buf == NULL || n == 0)
+    return n == 0;
+  for (unsigned end = 0; end < 2; end++) {
+    if (dev_pread (dev, buf, n, end ? size - n : 0, DEV_BUFFERED) == -1)
+      return false;
+    for (size_t i = 0; i < n; i++)
+      if (buf[i] != 0)
+        return false;
+  }
+  return true;
+}
+
+struct store *
+store_open_dev (struct dev *dev, const struct store_options *o,
+                struct map **ret_map)
+{
+  struct store_image image;
+  struct store *s = NULL;
+
+  if ((dev->info.size_bytes == 0 ||
+       (dev->info.kind == DEV_BLOCK && is_blank (dev))) &&
+      format (dev, o) == -1)
+    goto err;
+  if (store_load (dev, o->path, log_problem, (void *) (uintptr_t) o->path,
+                  &image) == -1)
+    goto err;
+  if (image.super.ro_compat != 0)
+    set_error (EUCLEAN, "store %s uses features of a later version: it can be "
+               "looked at, but not served", o->path);
+  else if (check_backing (&image.super, o) == 0 &&
+           check_adopted_size (&image, o) == 0)
+    s = open_loaded (dev, o, &image, ret_map);
+  store_image_free (&image);
+  if (s)
+    return s;
+ err:
+  dev_close (dev);
+  return NULL;
+}
+
+/* Files. */
+
+static int
+flush_directory_of (const char *path)
+{
+  CLEANUP_FREE char *copy = strdup (path);
+  CLEANUP_CLOSE int fd = -1;
+
+  if (copy == NULL)
+    return set_error (ENOMEM, "no memory");
+  fd = open (dirname (copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd == -1 || fsync (fd) == -1)
+    return set_error (errno, "directory of %s: %s", path, strerror (errno));
+  return 0;
+}
+
+/* Make a store under a temporary name and give it its own when it is whole, so
+ * that no crash leaves half of one, and nothing that exists is overwritten.
+ */
+static int
+make_file (const struct store_options *o)
+{
+  CLEANUP_FREE char *temporary = NULL;
+  struct dev *dev;
+  int fd, r = -1;
+
+  if (asprintf (&temporary, "%s.XXXXXX", o->path) == -1) {
+    temporary = NULL;
+    return set_error (ENOMEM, "no memory");
+  }
+  fd = mkostemp (temporary, O_CLOEXEC);
+  if (fd == -1)
+    return set_error (errno, "cannot make the store %s: %s; name a place that "
+                      "can be written with spare=", o->path, strerror (errno));
+  close (fd);
+  dev = dev_file_open (temporary, DEV_DIRECT_AUTO, 0);
+  if (dev && format (dev, o) == 0) {
+    r = renameat2 (AT_FDCWD, temporary, AT_FDCWD, o->path, RENAME_NOREPLACE);
+    if (r == -1 && errno == EINVAL)     /* the file system cannot */
+      r = access (o->path, F_OK) == 0 ? -1 : rename (temporary, o->path);
+    if (r == -1)
+      set_error (errno, "cannot make the store %s: %s", o->path,
+                 strerror (errno));
+    else
+      r = flush_directory_of (o->path);
+  }
+  dev_close (dev);
+  if (r == -1) {
+    int saved = errno;
+
+    unlink (temporary);
+    errno = saved;
+  }
+  return r;
+}
+
+/* Name the server that has the store. */
+static void
+explain_busy (const char *path)
+{
+  struct dev *dev = dev_file_open (path, DEV_DIRECT_OFF,
+                                   DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK);
+  struct store_image image;
+
+  if (dev && store_load (dev, path, NULL, NULL, &image) == 0) {
+    set_error (EBUSY, "store %s is in use by process %u: one server at a time",
+               path, image.commit.pid);
+    store_image_free (&image);
+  }
+  else
+    set_error (EBUSY, "store %s is in use by another process", path);
+  dev_close (dev);
+}
+
+struct store *
+store_open (const struct store_options *o, struct map **ret_map)
+{
+  struct dev *dev;
+
+  if (strlen (o->path) >= sizeof ((struct store *) NULL)->path) {
+    set_error (ENAMETOOLONG, "%s: the name of a store has at most %zu bytes",
+               o->path, sizeof ((struct store *) NULL)->path - 1);
+    return NULL;
+  }
+  if (access (o->path, F_OK) == -1 && errno == ENOENT && make_file (o) == -1)
+    return NULL;
+  dev = dev_file_open (o->path, DEV_DIRECT_AUTO, 0);
+  if (dev == NULL) {
+    if (errno == EBUSY)
+      explain_busy (o->path);
+    return NULL;
+  }
+  if (dev->info.size_bytes == 0) {
+    dev_close (dev);
+    set_error (EEXIST, "%s exists, is empty and no store; it is left alone: "
+               "remove it, or name another place with spare=", o->path);
+    return NULL;
+  }
+  return store_open_dev (dev, o, ret_map);
+}

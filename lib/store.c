@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <config.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "checked.h"
+#include "crc32c.h"
+#include "error.h"
+#include "log.h"
+#include "store-internal.h"
+#include "store-load.h"
+
+/* New slots are made ready so many at a time, or a quarter more. */
+#define READY_STEP UINT64_C (4096)
+
+/* Superseded slots are reused once there are so many, before the table is
+ * made longer.
+ */
+#define PENDING_ENOUGH 4096
+
+/* Entries, superblock, commit sector. */
+
+static int
+write_entries_in_section (struct store *s, spare_t first, uint32_t nr,
+                          const struct store_entry *e)
+{
+  uint64_t begin = store_entry_at (&s->super, first, 0), span_bytes;
+  uint8_t buf[STORE_SPAN_MAX];
+
+  assert (nr > 0 && nr <= STORE_RECORD_MAX);
+  span_bytes = store_entry_at (&s->super, (spare_t) { first.n + nr - 1 }, 0)
+    + ENTRY_BYTES - begin;
+  memset (buf, 0, span_bytes);
+  for (uint32_t i = 0; i < nr; i++) {
+    spare_t slot = { first.n + i };
+
+    store_entry_encode (&e[i], s->super.uuid, slot,
+                        buf + (store_entry_at (&s->super, slot, 0) - begin));
+  }
+  for (unsigned copy = 0; copy < 2; copy++)     /* S4 */
+    if (dev_pwrite (s->dev, buf, span_bytes,
+                    store_entry_at (&s->super, first, copy),
+                    DEV_BUFFERED) == -1)
+      return -1;
+  return 0;
+}
+
+int
+store_write_entries (struct store *s, spare_t first, uint32_t nr,
+                     const struct store_entry *e)
+{
+  while (nr > 0) {
+    uint32_t n = store_in_section (&s->super, first,
+                                   MIN (nr, (uint32_t) STORE_RECORD_MAX));
+
+    if (write_entries_in_section (s, first, n, e) == -1)
+      return -1;
+    first.n += n;
+    e += n;
+    nr -= n;
+  }
+  return 0;
+}
+
+int
+store_write_entry_copy (struct store *s, spare_t slot, unsigned copy,
+                        const struct store_entry *e)
+{
+  uint8_t bytes[ENTRY_BYTES];
+
+  store_entry_encode (e, s->super.uuid, slot, bytes);
+  return dev_pwrite (s->dev, bytes, sizeof bytes,
+                     store_entry_at (&s->super, slot, copy), DEV_BUFFERED);
+}
+
+int
+store_write_super (struct store *s)
+{
+  const uint64_t offset[2] = { 0, s->super.store_bytes - STORE_BLOCK };
+  uint8_t block[STORE_BLOCK];
+
+  s->super.generation++;
+  /* The second first: growing makes a new one there, and counts only once
+   * the first is written.
+   */
+  for (int copy = 1; copy >= 0; copy--) {
+    store_super_encode (&s->super, (unsigned) copy, block);
+    if (dev_pwrite (s->dev, block, sizeof block, offset[copy],
+                    DEV_BUFFERED) == -1 ||
+        dev_flush (s->dev) == -1)
+      return -1;
+  }
+  return 0;
+}
+
+int
+store_write_commit (struct store *s)
+{
+  const uint64_t offset[2] = {
+    COMMIT_A_OFFSET, s->super.store_bytes - STORE_TAIL_BYTES
+  };
+  uint8_t sector[COMMIT_BYTES];
+
+  s->commit_record.time_s = (uint64_t) time (NULL);
+  store_commit_encode (&s->commit_record, sector);
+  for (unsigned copy = 0; copy < 2; copy++)
+    if (dev_pwrite (s->dev, sector, sizeof sector, offset[copy],
+                    DEV_BUFFERED) == -1)
+      return -1;
+  return 0;
+}
+
+int
+store_make_ready (struct store *s, uint64_t nr_ready)
+{
+  struct store_entry e[256];
+
+  for (size_t i = 0; i < 256; i++)
+    e[i] = (struct store_entry) { .state = ENTRY_FREE };
+  for (uint64_t slot = s->super.nr_ready; slot < nr_ready; slot += 256)
+    if (store_write_entries (s, (spare_t) { (uint32_t) slot },
+                             (uint32_t) MIN (nr_ready - slot, UINT64_C (256)),
+                             e) == -1)
+      return -1;
+  /* A slot counts as ready only when its entry is durable: so an entry that
+   * is not there is damage, and not one that was never written.
+   */
+  if (dev_flush (s->dev) == -1)
+    return -1;
+  s->super.nr_ready = nr_ready;
+  return store_write_super (s);
+}
+
+/* Slots. */
+
+uint32_t
+store_sector_bytes (const struct store *s)
+{
+  return s->super.sector_bytes;
+}
+
+struct lock *
+store_map_lock (struct store *s)
+{
+  return &s->map_lock;
+}
+
+static uint32_t
+nr_free (const struct store *s)
+{
+  return spares_total (s->spares) - spares_taken (s->spares);
+}
+
+/* How many spares are left, if that is to be said now: once each when a
+ * quarter, a tenth, none of them is left.  -1: no.
+ */
+static int64_t
+few_left_locked (struct store *s)
+{
+  uint32_t total = spares_total (s->spares) - s->nr_kept;
+  uint32_t left = nr_free (s) > s->nr_kept ? nr_free (s) - s->nr_kept : 0;
+  bool *said = left == 0 ? &s->said_0
+    : left <= total / 10 ? &s->said_10
+    : left <= total / 4 ? &s->said_25 : NULL;
+
+  if (said == NULL || *said)
+    return -1;
+  *said = true;
+  return left;
+}
+
+/* Take slots that are ready.  0: none is. */
+static uint32_t
+take_ready (struct store *s, uint32_t nr, enum store_purpose purpose,
+            spare_t *ret_first, bool *ret_all_taken)
+{
+  uint32_t kept = purpose == STORE_FOR_NEW ? s->nr_kept : 0;
+  int64_t few_left = -1;
+  uint32_t n = 0;
+
+  {
+    LOCK_FOR_SCOPE (&s->map_lock);
+    *ret_all_taken = nr_free (s) <= kept;
+    if (!*ret_all_taken) {
+      n = spares_take (s->spares, MIN (nr, nr_free (s) - kept), ret_first);
+      few_left = few_left_locked (s);
+    }
+  }
+  if (few_left >= 0)
+    log_message (LEVEL_WARNING, "store %s: %u of %u spares left; restart with "
+                 "a larger spare-size= to have more", s->path,
+                 (unsigned) few_left, spares_total (s->spares) - s->nr_kept);
+  return n;
+}
+
+static uint64_t
+nr_pending (struct store *s)
+{
+  uint64_t n = 0;
+
+  LOCK_FOR_SCOPE (&s->map_lock);
+  for (size_t i = 0; i < s->pending.nr; i++)
+    n += s->pending.ranges[i].nr;
+  return n;
+}
+
+static int
+make_more_ready (struct store *s, uint32_t seen_ready)
+{
+  uint64_t total = spares_total (s->spares);
+  uint64_t nr_ready;
+
+  LOCK_FOR_SCOPE (&s->commit);
+  if (s->super.nr_ready > seen_ready)
+    return 0;                   /* another thread did */
+  if (atomic_load (&s->failed))
+    return set_error (EIO, "store %s has failed", s->path);
+  nr_ready = s->super.nr_ready;
+  nr_ready = MIN (total, nr_ready + MAX (nr_ready / 4, READY_STEP));
+  if (store_make_ready (s, nr_ready) == -1)
+    return -1;
+  LOCK_FOR_SCOPE (&s->map_lock);
+  spares_set_ready (s->spares, (uint32_t) nr_ready);
+  return 0;
+}
+
+static int flush_through (struct store *s);
+
+int
+store_take (struct store *s, uint32_t nr, enum store_purpose purpose,
+            spare_t *ret_first)
+{
+  for (;;) {
+    uint32_t seen_ready = spares_ready (s->spares), n;
+    bool all_taken, all_ready = seen_ready == spares_total (s->spares);
+    uint64_t pending;
+
+    n = take_ready (s, nr, purpose, ret_first, &all_taken);
+    if (n > 0)
+      return (int) n;
+    pending = nr_pending (s);
+    if (pending > 0 && (all_taken || all_ready || pending >= PENDING_ENOUGH)) {
+      if (flush_through (s) == -1)
+        return -1;
+    }
+    else if (all_taken || all_ready)
+      return set_error (ENOSPC, "store %s: no spare is left", s->path);
+    else if (make_more_ready (s, seen_ready) == -1)
+      return -1;
+  }
+}
+
+void
+store_untake (struct store *s, spare_t first, uint32_t nr)
+{
+  LOCK_FOR_SCOPE (&s->map_lock);
+  spares_give (s->spares, first, nr);
+}
+
+/* Out of memory, the slots stay taken until the store is opened again. */
+void
+store_supersede (struct store *s, spare_t first, uint32_t nr)
+{
+  struct pending *p = &s->pending;
+
+  LOCK_FOR_SCOPE (&s->map_lock);
+  if (p->nr == p->max) {
+    size_t max = p->max ? p->max * 2 : 64;
+    struct slot_range *bigger = realloc (p->ranges, max * sizeof *bigger);
+
+    if (bigger == NULL)
+      return;
+    p->ranges = bigger;
+    p->max = max;
+  }
+  p->ranges[p->nr++] = (struct slot_range) { first, nr };
+}
+
+/* Data and records. */
+
+int
+store_write (struct store *s, spare_t first, uint32_t nr, const void *buf)
+{
+  const uint8_t *p = buf;
+
+  while (nr > 0) {
+    uint32_t n = store_in_section (&s->super, first, nr);
+    size_t bytes = (size_t) n * s->super.sector_bytes;
+
+    if (dev_pwrite (s->dev, p, bytes, store_data_at (&s->super, first),
+                    0) == -1)
+      return -1;
+    p += bytes;
+    first.n += n;
+    nr -= n;
+  }
+  return 0;
+}
+
+/* Write entries that get the next sequence number; e is filled in but for it.
+ * One record at a time, so that all up to seq_recorded are written.
+ */
+static int
+record_locked (struct store *s, spare_t first, uint32_t nr,
+               struct store_entry *e)
+{
+  uint64_t seq = atomic_load (&s->seq_recorded) + 1;
+
+  assert (lock_rank_is_held (RANK_COMMIT));
+  if (atomic_load (&s->failed))
+    return set_error (EIO, "store %s has failed and takes no more records",
+                      s->path);
+  for (uint32_t i = 0; i < nr; i++)
+    e[i].seq = seq;
+  if (store_write_entries (s, first, nr, e) == -1) {
+    int err = errno;
+
+    atomic_store (&s->failed, true);            /* S6 */
+    log_message (LEVEL_ERROR, "store %s: a record cannot be written (%s): no "
+                 "sector can be remapped until a restart", s->path,
+                 strerror (err));
+    return set_error (EIO, "store %s: a record cannot be written: %s",
+                      s->path, strerror (err));
+  }
+  atomic_store (&s->seq_recorded, seq);
+  return 0;
+}
+
+static enum entry_state
+entry_state_of (enum sector_state state)
+{
+  return state == SECTOR_REMAPPED ? ENTRY_REMAPPED
+    : state == SECTOR_LOST ? ENTRY_LOST : ENTRY_ZEROED;
+}
+
+int
+store_record (struct store *s, const struct sector_run *run,
+              enum sector_cause cause, const void *buf)
+{
+  struct store_entry e[STORE_RECORD_MAX];
+  uint32_t now_s = (uint32_t) time (NULL);
+
+  assert (run->nr_sectors > 0 && run->nr_sectors <= STORE_RECORD_MAX);
+  assert (run->state != SECTOR_CLEAN && run->spare.n != SPARE_NONE.n);
+  for (uint32_t i = 0; i < run->nr_sectors; i++)
+    e[i] = (struct store_entry) {
+      .lba = { run->lba.n + i },
+      .data_crc = buf == NULL ? 0
+        : crc32c (0, (const uint8_t *) buf + (size_t) i * s->super.sector_bytes,
+                  s->super.sector_bytes),
+      .time_s = now_s,
+      .state = entry_state_of (run->state),
+      .cause = cause,
+    };
+  LOCK_FOR_SCOPE (&s->commit);
+  return record_locked (s, run->spare, (uint32_t) run->nr_sectors, e);
+}
+
+int
+store_mark_bad (struct store *s, spare_t slot)
+{
+  struct store_entry e = {
+    .time_s = (uint32_t) time (NULL), .state = ENTRY_BAD_SLOT,
+    .cause = CAUSE_SPARE_ERROR,
+  };
+
+  atomic_fetch_add (&s->nr_bad, 1);
+  LOCK_FOR_SCOPE (&s->commit);
+  return record_locked (s, slot, 1, &e);
+}
+
+int
+store_read (struct store *s, spare_t first, lba_t lba, uint32_t nr, void *buf)
+{
+  return store_read_slots (s->dev, s->path, &s->super, first, lba, nr, buf);
+}
+
+/* Flush. */
+
+/* What was superseded by records that a flush which begins now covers. */
+static struct pending
+take_pending (struct store *s)
+{
+  struct pending taken;
+
+  LOCK_FOR_SCOPE (&s->map_lock);
+  taken = s->pending;
+  s->pending = (struct pending) { .ranges = NULL };
+  return taken;
+}
+
+static void
+give_pending (struct store *s, const struct pending *p)
+{
+  LOCK_FOR_SCOPE (&s->map_lock);
+  for (size_t i = 0; i < p->nr; i++)
+    spares_give (s->spares, p->ranges[i].first, p->ranges[i].nr);
+}
+
+static int
+note_durable (struct store *s, uint64_t seq)
+{
+  LOCK_FOR_SCOPE (&s->commit);
+  atomic_store (&s->seq_durable, seq);
+  s->commit_record.durable_seq = seq;           /* S3 */
+  return store_write_commit (s);
+}
+
+static int
+flush_once (struct store *s)
+{
+  struct pending pending = take_pending (s);    /* S2: before seq */
+  uint64_t seq = atomic_load (&s->seq_recorded);
+  int r;
+
+  r = dev_flush (s->dev);
+  if (r == 0)
+    r = note_durable (s, seq);
+  if (r == 0)
+    give_pending (s, &pending);
+  free (pending.ranges);
+  return r;
+}
+
+static int
+flush_error (struct store *s)
+{
+  return set_error (EIO, "store %s: a flush has failed: what was remapped since "
+                    "the one before may not be durable", s->path);
+}
+
+/* Lead a flush: the flush mutex is held on entry and on return. */
+static void
+lead_flush_locked (struct store *s)
+{
+  uint64_t number = ++s->nr_started;
+  int r, err;
+
+  s->is_flushing = true;
+  lock_release (&s->flush);
+  r = flush_once (s);
+  err = errno;
+  if (r == -1 && !atomic_exchange (&s->flush_failed, true))     /* S5 */
+    log_message (LEVEL_ERROR, "store %s: flush failed (%s); flushes report an "
+                 "error until a restart", s->path, strerror (err));
+  lock_acquire (&s->flush);
+  s->nr_done = number;
+  s->is_flushing = false;
+  pthread_cond_broadcast (&s->flushed);
+}
+
+/* Wait for a flush that begins after this call, or lead it. */
+static int
+flush_through (struct store *s)
+{
+  uint64_t wanted;
+
+  LOCK_FOR_SCOPE (&s->flush);
+  wanted = s->nr_started + 1;
+  while (s->nr_done < wanted && !atomic_load (&s->flush_failed)) {
+    if (s->is_flushing)
+      lock_wait (&s->flush, &s->flushed);
+    else
+      lead_flush_locked (s);
+  }
+  if (atomic_load (&s->flush_failed))
+    return flush_error (s);
+  return 0;
+}
+
+int
+store_flush (struct store *s)
+{
+  if (atomic_load (&s->flush_failed))
+    return flush_error (s);
+  if (atomic_load (&s->seq_recorded) == atomic_load (&s->seq_durable))
+    return 0;
+  return flush_through (s);
+}
+
+/* The rest. */
+
+int
+store_set_owner (struct store *s)
+{
+  LOCK_FOR_SCOPE (&s->commit);
+  s->commit_record.pid = (uint32_t) getpid ();
+  s->commit_record.is_clean = false;
+  return store_write_commit (s);
+}
+
+void
+store_destroy (struct store *s)
+{
+  int saved = errno;
+
+  dev_close (s->dev);
+  spares_free (s->spares);
+  free (s->pending.ranges);
+  pthread_cond_destroy (&s->flushed);
+  lock_destroy (&s->map_lock);
+  lock_destroy (&s->flush);
+  lock_destroy (&s->commit);
+  free (s);
+  errno = saved;
+}
+
+void
+store_abandon (struct store *s)
+{
+  if (s)
+    store_destroy (s);
+}
+
+static void
+write_good_order (struct store *s)
+{
+  LOCK_FOR_SCOPE (&s->commit);
+  s->commit_record.pid = 0;
+  s->commit_record.is_clean = true;
+  if (store_write_commit (s) == -1 || dev_flush (s->dev) == -1)
+    log_message (LEVEL_WARNING, "store %s: cannot note that it was closed: %s",
+                 s->path, last_error_text ());
+}
+
+void
+store_close (struct store *s)
+{
+  if (s == NULL)
+    return;
+  if (store_flush (s) == -1)
+    log_message (LEVEL_ERROR, "%s", last_error_text ());
+  else if (!atomic_load (&s->failed))
+    write_good_order (s);
+  store_destroy (s);
+}
+
+void
+store_get_status (struct store *s, struct status *ret)
+{
+  uint32_t left = nr_free (s);
+
+  memcpy (ret->store, s->path, sizeof ret->store);
+  memcpy (ret->identity, s->super.backing_id, sizeof ret->identity);
+  ret->spares_total = spares_total (s->spares) - s->nr_kept;
+  ret->spares_free = left > s->nr_kept ? left - s->nr_kept : 0;
+  ret->spares_bad = atomic_load (&s->nr_bad);
+  ret->flush_failed = atomic_load (&s->flush_failed);
+  ret->store_failed = atomic_load (&s->failed);
+}
+
+void
+store_verify (struct store *s, struct map *map)
+{
+  struct sector_run run;
+  uint64_t nr_owned = 0, nr_waiting = nr_pending (s);
+
+  for (lba_t lba = { 0 }; map_next_mapped (map, lba, &run) == 0;
+       lba.n = run.lba.n + run.nr_sectors)
+    if (run.spare.n != SPARE_NONE.n)
+      nr_owned += run.nr_sectors;
+
+  LOCK_FOR_SCOPE (&s->map_lock);
+  spares_verify (s->spares);
+  assert (nr_owned + nr_waiting + atomic_load (&s->nr_bad)
+          <= spares_taken (s->spares));
+  assert (atomic_load (&s->seq_durable) <= atomic_load (&s->seq_recorded));
+  assert (s->commit_record.durable_seq <= atomic_load (&s->seq_durable));
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <config.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "params.h"
+
+const char params_help[] =
+  "[backing=]<DISK>     (required) Disk to serve: a file or a block device.\n"
+  "spare=<STORE>        Where spare sectors and their table are kept\n"
+  "                       (default: DISK.remap, or a file named after the\n"
+  "                       device in the state directory).\n"
+  "spare-size=<SIZE>    Room for spares (default: 1% of the disk).\n"
+  "retries=<N>          Further attempts before an unreadable sector is lost\n"
+  "                       (default: 2).\n"
+  "on-lost=error|zero   What a read of a lost sector gets (default: error).\n"
+  "direct=auto|on|off   Direct I/O on the disk (default: auto).\n"
+  "adopt=yes            Take a store that belongs to another disk.\n"
+  "control=<PATH>|off   Control socket (default: STORE.ctl).";
+
+struct remap_options params;
+
+/* What params points to. */
+static char *backing, *spare, *control;
+
+void
+params_load (void)
+{
+  remap_options_init (&params, sizeof params);
+}
+
+void
+params_unload (void)
+{
+  free (backing);
+  free (spare);
+  free (control);
+}
+
+static int
+set_string (char **ret, const char *key, const char *value, bool is_path)
+{
+  if (*ret) {
+    nbdkit_error ("%s= was given twice: give it once", key);
+    return -1;
+  }
+  if (value[0] == '\0') {
+    nbdkit_error ("%s= needs a value", key);
+    return -1;
+  }
+  /* nbdkit changes its folder when it becomes a daemon. */
+  *ret = is_path ? nbdkit_absolute_path (value) : strdup (value);
+  return *ret ? 0 : -1;
+}
+
+struct choice {
+  const char *word;
+  int number;
+};
+
+static int
+set_choice (const char *key, const char *value, const struct choice *choices,
+            int *ret)
+{
+  char words[128] = "";
+  size_t n = 0;
+
+  for (; choices->word; choices++) {
+    if (strcmp (value, choices->word) == 0) {
+      *ret = choices->number;
+      return 0;
+    }
+    n += (size_t) snprintf (words + n, sizeof words - n, "%s%s",
+                            n > 0 ? ", " : "", choices->word);
+  }
+  nbdkit_error ("%s=%s is not understood: use one of %s", key, value, words);
+  return -1;
+}
+
+static int
+set_spare_size (const char *value)
+{
+  int64_t size = nbdkit_parse_size (value);
+
+  if (size == -1)
+    return -1;
+  if (size == 0) {
+    nbdkit_error ("spare-size=0 leaves no room for spares: at least 16K");
+    return -1;
+  }
+  params.spare_size = (uint64_t) size;
+  return 0;
+}
+
+static int
+set_bool (const char *key, const char *value, int *ret)
+{
+  int r = nbdkit_parse_bool (value);
+
+  if (r == -1) {
+    nbdkit_error ("%s=%s is not understood: use yes or no", key, value);
+    return -1;
+  }
+  *ret = r;
+  return 0;
+}
+
+int
+params_set (const char *key, const char *value)
+{
+  static const struct choice on_lost[] = {
+    { "error", REMAP_ON_LOST_ERROR }, { "zero", REMAP_ON_LOST_ZERO },
+    { NULL, 0 },
+  };
+  static const struct choice direct[] = {
+    { "auto", REMAP_DIRECT_AUTO }, { "on", REMAP_DIRECT_ON },
+    { "off", REMAP_DIRECT_OFF }, { NULL, 0 },
+  };
+  int number;
+
+  if (strcmp (key, "backing") == 0)
+    return set_string (&backing, key, value, strstr (value, "://") == NULL);
+  if (strcmp (key, "spare") == 0)
+    return set_string (&spare, key, value, true);
+  if (strcmp (key, "control") == 0)
+    return set_string (&control, key, value, strcmp (value, "off") != 0);
+  if (strcmp (key, "spare-size") == 0)
+    return set_spare_size (value);
+  if (strcmp (key, "retries") == 0)
+    return nbdkit_parse_unsigned ("retries", value, &params.retries);
+  if (strcmp (key, "adopt") == 0)
+    return set_bool (key, value, &params.adopt);
+  if (strcmp (key, "on-lost") == 0) {
+    if (set_choice (key, value, on_lost, &number) == -1)
+      return -1;
+    params.on_lost = (enum remap_on_lost) number;
+    return 0;
+  }
+  if (strcmp (key, "direct") == 0) {
+    if (set_choice (key, value, direct, &number) == -1)
+      return -1;
+    params.direct = (enum remap_direct) number;
+    return 0;
+  }
+  nbdkit_error ("unknown parameter '%s': `nbdkit remap --help` lists them",
+                key);
+  return -1;
+}
+
+/* Was nbdkit started with -r?  It tells plugins only when a client connects,
+ * but the disk is opened before the fork, and read-only must mean that.  So
+ * its command line is asked: options may stand anywhere in it.
+ */
+static bool
+is_readonly_option (const char *arg)
+{
+  /* The short options of nbdkit 1.32 that take a value, which may follow. */
+  static const char with_value[] = "DegiPptuUe";
+
+  if (strncmp (arg, "--", 2) == 0)
+    return strcmp (arg, "--readonly") == 0 || strcmp (arg, "--read-only") == 0;
+  if (arg[0] != '-')
+    return false;
+  for (const char *p = arg + 1; *p && !strchr (with_value, *p); p++)
+    if (*p == 'r')
+      return true;
+  return false;
+}
+
+static bool
+nbdkit_is_readonly (void)
+{
+  FILE *fp = fopen ("/proc/self/cmdline", "re");
+  char *arg = NULL;
+  size_t size = 0;
+  bool found = false;
+
+  while (fp && !found && getdelim (&arg, &size, '\0', fp) > 0) {
+    if (strcmp (arg, "--") == 0)
+      break;
+    found = is_readonly_option (arg);
+  }
+  free (arg);
+  if (fp)
+    fclose (fp);
+  return found;
+}
+
+int
+params_complete (void)
+{
+  if (backing == NULL) {
+    nbdkit_error ("no disk is named: give backing=DISK");
+    return -1;
+  }
+  params.backing = backing;
+  params.spare = spare;
+  params.control = control;
+  params.readonly = nbdkit_is_readonly ();
+  return 0;
+}
