@@ -100,7 +100,7 @@ parse_arguments (int argc, char **argv, struct options *ret,
   if (!*ret_command)
     return "no such command; there are check, list and status";
   if (argc - optind != 2)
-    return "a command takes one disk";
+    return "a disk is missing, or there is more than one";
   if (ret->csv && (*ret_command)->run != command_list)
     return "--csv is for list only";
   if (ret->csv && ret->json)

@@ -17,6 +17,7 @@
 #include "identity.h"
 #include "log.h"
 #include "remap.h"
+#include "store-load.h"
 #include "worker.h"
 
 _Static_assert (REMAP_LOG_ERROR == (int) LEVEL_ERROR &&
@@ -134,26 +135,41 @@ check_not_same (const char *backing, const char *store)
   if (stat (backing, &a) == 0 && stat (store, &b) == 0 &&
       (S_ISBLK (a.st_mode) ? a.st_rdev == b.st_rdev && S_ISBLK (b.st_mode)
        : a.st_dev == b.st_dev && a.st_ino == b.st_ino))
-    return set_error (EINVAL, "%s is the disk itself: spare= must name another "
-                      "place", store);
+    return set_error (EINVAL, "%s is the disk itself and cannot be its own store: "
+                      "name another place with spare=", store);
   return 0;
 }
 
 static struct store *
 open_store (const struct remap_options *o, const struct dev *backing,
-            const char *path, struct map **ret_map)
+            const char *path, struct map **ret_map, bool *ret_created)
 {
   struct identity identity;
   struct store_options so = {
     .path = path, .backing = &identity, .spare_bytes = o->spare_size,
     .adopt = o->adopt, .new_store = o->new_store,
-    .readonly_backing = backing->info.readonly,
+    .ret_created = ret_created,
   };
 
   if (check_not_same (o->backing, path) == -1)
     return NULL;
   identity_of_dev (backing, o->backing, &identity);
   return store_open (&so, ret_map);
+}
+
+/* If it is a server of ours that has the disk, the disk's store knows it. */
+static void
+explain_busy (const struct remap_options *o)
+{
+  CLEANUP_FREE char *text = strdup (last_error_text ());
+  CLEANUP_FREE char *store = find_store (o);
+  unsigned pid = store ? store_owner (store) : 0;
+
+  if (pid)
+    set_error (EBUSY, "%s is in use by process %u: one server at a time",
+               o->backing, pid);
+  else
+    set_error (EBUSY, "%s", text ? text : "it is in use");
 }
 
 static void
@@ -166,7 +182,7 @@ post_event (void *opaque, const struct event *event)
 
 static struct engine *
 open_engine (struct remap_disk *d, const struct remap_options *o,
-             char **ret_store)
+             char **ret_store, bool *ret_created)
 {
   const struct engine_options eo = {
     .retries = o->retries,
@@ -177,12 +193,15 @@ open_engine (struct remap_disk *d, const struct remap_options *o,
   struct store *store = NULL;
   struct map *map = NULL;
 
-  if (backing == NULL)
+  if (backing == NULL) {
+    if (errno == EBUSY)
+      explain_busy (o);
     return NULL;
+  }
   d->info = backing->info;
   *ret_store = find_store (o);
   if (*ret_store)
-    store = open_store (o, backing, *ret_store, &map);
+    store = open_store (o, backing, *ret_store, &map, ret_created);
   if (store == NULL) {
     int saved = errno;
 
@@ -254,10 +273,16 @@ open_parts (struct remap_disk *d, const struct remap_options *o)
   CLEANUP_FREE char *store = NULL;
   struct worker_guest guest;
   struct status status = { .pid = 0 };
+  bool created = false;
 
-  d->engine = open_engine (d, o, &store);
-  if (d->engine == NULL || open_control (d, o, store) == -1)
+  d->engine = open_engine (d, o, &store, &created);
+  if (d->engine == NULL)
     return -1;
+  if (open_control (d, o, store) == -1) {
+    if (created)                /* a start that is refused leaves nothing */
+      unlink (store);
+    return -1;
+  }
   if (d->control)
     guest = control_socket_guest (d->control);
   engine_get_status (d->engine, &status);

@@ -46,7 +46,8 @@ struct dev_file {
   int buffered, direct;         /* file descriptors; direct may be -1 */
   uint32_t memory_align, offset_align;  /* of direct I/O */
   uint64_t direct_end;          /* beyond, only buffered writes */
-  bool has_dsync;               /* RWF_DSYNC can be trusted */
+  bool is_trusted;              /* RWF_DSYNC makes durable, and what is
+                                   punched out reads as zeroes */
 };
 
 static struct dev_file *
@@ -117,7 +118,7 @@ write_fully (const struct dev_file *f, int fd, const void *buf, size_t count,
              uint64_t offset, bool fua)
 {
   const uint8_t *p = buf;
-  int rwf = fua && f->has_dsync ? RWF_DSYNC : 0;
+  int rwf = fua && f->is_trusted ? RWF_DSYNC : 0;
 
   while (count > 0) {
     struct iovec iov = { (void *) (uintptr_t) p, count };
@@ -296,7 +297,7 @@ file_zero (struct dev *dev, uint64_t count, uint64_t offset, unsigned flags)
   int r = -1;
 
   errno = EOPNOTSUPP;
-  if (flags & DEV_MAY_TRIM)
+  if (flags & DEV_MAY_TRIM && f->is_trusted)
     r = punch (f, FALLOC_FL_PUNCH_HOLE, count, offset, "zero");
   if (r == -1 && errno == EOPNOTSUPP &&
       !(flags & DEV_FAST && dev->info.kind == DEV_BLOCK))
@@ -583,9 +584,11 @@ describe_block (struct dev_file *f, const struct stat *st)
   return 0;
 }
 
-/* FUSE and network file systems may not hand RWF_DSYNC on. */
+/* FUSE and network file systems may not hand RWF_DSYNC on, and some answer
+ * FALLOC_FL_PUNCH_HOLE with a trim that leaves the data (nbdfuse 1.14).
+ */
 static bool
-knows_dsync (const struct dev_file *f)
+is_trusted (const struct dev_file *f)
 {
   struct statfs fs;
 
@@ -613,7 +616,7 @@ describe (struct dev_file *f)
     return -1;
   f->direct_end = info->kind == DEV_BLOCK ? info->size_bytes
     : round_down (info->size_bytes, PAGE_BYTES);
-  f->has_dsync = knows_dsync (f);
+  f->is_trusted = is_trusted (f);
   info->direct = f->direct != -1;
   info->can_zero = info->can_trim = !info->readonly;
   info->can_extents = info->kind == DEV_FILE &&

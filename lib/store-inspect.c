@@ -20,7 +20,7 @@ struct store_view {
 static struct dev *
 open_unused (const char *path)
 {
-  struct dev *dev = dev_file_open (path, DEV_DIRECT_OFF, DEV_OPEN_READONLY);
+  struct dev *dev = dev_file_open (path, DEV_DIRECT_AUTO, DEV_OPEN_READONLY);
 
   if (dev == NULL && errno == EBUSY)
     set_error (EBUSY, "store %s is in use by a server", path);

@@ -586,6 +586,22 @@ store_load (struct dev *dev, const char *path, store_problem_fn *fn,
   return r;
 }
 
+unsigned
+store_owner (const char *path)
+{
+  struct dev *dev = dev_file_open (path, DEV_DIRECT_OFF,
+                                   DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK);
+  struct store_image image;
+  struct loader l = { .dev = dev, .path = path, .image = &image };
+  unsigned pid = 0;
+
+  memset (&image, 0, sizeof image);
+  if (dev && load_super (&l) == 0 && load_commit (&l) == 0)
+    pid = image.commit.pid;
+  dev_close (dev);
+  return pid;
+}
+
 void
 store_image_free (struct store_image *image)
 {

@@ -49,6 +49,11 @@ extern int store_load (struct dev *dev, const char *path,
                        struct store_image *ret);
 extern void store_image_free (struct store_image *image);
 
+/* Which process noted that it serves the store at path?  0: unknown.  For
+ * messages; takes no lock.
+ */
+extern unsigned store_owner (const char *path);
+
 /* The section of a slot. */
 extern const struct store_section *
 store_section_of (const struct store_super *super, spare_t slot);

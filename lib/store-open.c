@@ -482,32 +482,32 @@ make_file (const struct store_options *o)
 static void
 explain_busy (const char *path)
 {
-  struct dev *dev = dev_file_open (path, DEV_DIRECT_OFF,
-                                   DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK);
-  struct store_image image;
+  unsigned pid = store_owner (path);
 
-  if (dev && store_load (dev, path, NULL, NULL, &image) == 0) {
+  if (pid)
     set_error (EBUSY, "store %s is in use by process %u: one server at a time",
-               path, image.commit.pid);
-    store_image_free (&image);
-  }
+               path, pid);
   else
     set_error (EBUSY, "store %s is in use by another process", path);
-  dev_close (dev);
 }
 
 struct store *
 store_open (const struct store_options *o, struct map **ret_map)
 {
   struct dev *dev;
+  struct stat st;
 
   if (strlen (o->path) >= sizeof ((struct store *) NULL)->path) {
     set_error (ENAMETOOLONG, "%s: the name of a store has at most %zu bytes",
                o->path, sizeof ((struct store *) NULL)->path - 1);
     return NULL;
   }
-  if (access (o->path, F_OK) == -1 && errno == ENOENT && make_file (o) == -1)
-    return NULL;
+  if (lstat (o->path, &st) == -1 && errno == ENOENT) {
+    if (make_file (o) == -1)
+      return NULL;
+    if (o->ret_created)
+      *o->ret_created = true;
+  }
   dev = dev_file_open (o->path, DEV_DIRECT_AUTO, 0);
   if (dev == NULL) {
     if (errno == EBUSY)

@@ -38,7 +38,7 @@ struct store_options {
   const struct identity *backing;
   uint64_t spare_bytes;         /* 0: the default */
   bool adopt, new_store;
-  bool readonly_backing;
+  bool *ret_created;            /* set if the store was made; may be NULL */
 };
 
 /* Open a store, or make it where it is missing; lock it.  *ret_map is the map

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <config.h>
 
+#include <ctype.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -84,31 +86,51 @@ set_choice (const char *key, const char *value, const struct choice *choices,
   return -1;
 }
 
+/* A size as nbdkit takes it, 1M or 100s (sectors of 512 bytes); nbdkit's own
+ * parser does not say which parameter is wrong.  -1: it is no size.
+ */
+static int64_t
+parse_size (const char *value)
+{
+  static const char suffixes[] = "bkmgtpe";
+  unsigned long long n;
+  const char *suffix;
+  char *end;
+  int64_t size;
+
+  errno = 0;
+  n = strtoull (value, &end, 10);
+  if (value[0] < '0' || value[0] > '9' || errno != 0)
+    return -1;
+  if (end[0] == '\0')
+    return n <= INT64_MAX ? (int64_t) n : -1;
+  if (end[1] != '\0')
+    return -1;
+  if (end[0] == 's' || end[0] == 'S')
+    return __builtin_mul_overflow (n, 512, &size) ? -1 : size;
+  suffix = strchr (suffixes, tolower ((unsigned char) end[0]));
+  if (suffix == NULL ||
+      __builtin_mul_overflow (n, UINT64_C (1) << 10 * (suffix - suffixes),
+                              &size))
+    return -1;
+  return size;
+}
+
 static int
 set_spare_size (const char *value)
 {
-  int64_t size = nbdkit_parse_size (value);
+  int64_t size = parse_size (value);
 
-  if (size == -1)
+  if (size == -1) {
+    nbdkit_error ("spare-size=%s is no size: use a number of bytes, or one "
+                  "with a suffix as in 64M", value);
     return -1;
+  }
   if (size == 0) {
     nbdkit_error ("spare-size=0 leaves no room for spares: at least 16K");
     return -1;
   }
   params.spare_size = (uint64_t) size;
-  return 0;
-}
-
-static int
-set_bool (const char *key, const char *value, int *ret)
-{
-  int r = nbdkit_parse_bool (value);
-
-  if (r == -1) {
-    nbdkit_error ("%s=%s is not understood: use yes or no", key, value);
-    return -1;
-  }
-  *ret = r;
   return 0;
 }
 
@@ -123,6 +145,9 @@ params_set (const char *key, const char *value)
     { "auto", REMAP_DIRECT_AUTO }, { "on", REMAP_DIRECT_ON },
     { "off", REMAP_DIRECT_OFF }, { NULL, 0 },
   };
+  static const struct choice yes_no[] = {
+    { "yes", 1 }, { "no", 0 }, { NULL, 0 },
+  };
   int number;
 
   if (strcmp (key, "backing") == 0)
@@ -136,7 +161,7 @@ params_set (const char *key, const char *value)
   if (strcmp (key, "retries") == 0)
     return nbdkit_parse_unsigned ("retries", value, &params.retries);
   if (strcmp (key, "adopt") == 0)
-    return set_bool (key, value, &params.adopt);
+    return set_choice (key, value, yes_no, &params.adopt);
   if (strcmp (key, "on-lost") == 0) {
     if (set_choice (key, value, on_lost, &number) == -1)
       return -1;

@@ -476,16 +476,16 @@ flood (int fd)
 
 START_TEST (asks_but_does_not_read)
 {
-  int fds[8];
+  int fds[3];
 
-  for (unsigned i = 0; i < 8; i++) {
+  for (unsigned i = 0; i < 3; i++) {
     fds[i] = connect_client ();
     ck_assert_uint_lt (flood (fds[i]), 4 * 1024 * 1024);
     expect_service ();
   }
   for (unsigned i = 0; i < 10; i++)     /* it may still change its mind */
     expect_result (fds[0], 1);
-  for (unsigned i = 0; i < 8; i++)
+  for (unsigned i = 0; i < 3; i++)
     close (fds[i]);
   expect_service ();
 }
@@ -748,19 +748,131 @@ static const struct { const char *answer; int err; } strange[] = {
     "\"next\":9}}\n", EPROTO },
 };
 
+struct strange_server {
+  pthread_t thread;
+  int fd;
+  const char *answer;
+};
+
 static void *
 answer_strangely (void *opaque)
 {
-  const char *answer = opaque;
-  struct sockaddr_un addr = { .sun_family = AF_UNIX };
+  struct strange_server *server = opaque;
+  int fd = accept (server->fd, NULL, NULL);
   char byte;
-  int fd;
 
-  fd = accept (*(int *) &cs, NULL, NULL);
-  (void) addr;
   while (recv (fd, &byte, 1, 0) == 1 && byte != '\n')
     ;
-  send (fd, answer, strlen (answer), MSG_NOSIGNAL);
+  send (fd, server->answer, strlen (server->answer), MSG_NOSIGNAL);
   close (fd);
   return NULL;
+}
+
+static int
+listen_on_path (int backlog)
+{
+  struct sockaddr_un addr = { .sun_family = AF_UNIX };
+  int fd = socket (AF_UNIX, SOCK_STREAM, 0);
+
+  strcpy (addr.sun_path, path);
+  unlink (path);
+  ck_assert_int_eq (bind (fd, (struct sockaddr *) &addr, sizeof addr), 0);
+  ck_assert_int_eq (listen (fd, backlog), 0);
+  return fd;
+}
+
+START_TEST (strange_answers)
+{
+  struct strange_server server = {
+    .fd = listen_on_path (1), .answer = strange[_i].answer,
+  };
+
+  ck_assert_int_eq (pthread_create (&server.thread, NULL, answer_strangely,
+                                    &server), 0);
+  expect_query_error (path, "list", NULL, strange[_i].err);
+  pthread_join (server.thread, NULL);
+  close (server.fd);
+}
+END_TEST
+
+/* A server so stopped that it does not even accept. */
+START_TEST (full_backlog)
+{
+  int fd = listen_on_path (0), waiting = connect_client ();
+
+  expect_query_error (path, "status", NULL, EBUSY);
+  close (waiting);
+  close (fd);
+}
+END_TEST
+
+static void
+add_server_fixture (TCase *tc)
+{
+  tcase_set_timeout (tc, 60);
+  tcase_add_unchecked_fixture (tc, make_dir, remove_dir);
+  tcase_add_checked_fixture (tc, start_server, stop_server);
+}
+
+static Suite *
+make_suite (void)
+{
+  Suite *suite = suite_create ("control-socket");
+  TCase *tc = tcase_create ("file");
+
+  tcase_add_unchecked_fixture (tc, make_dir, remove_dir);
+  tcase_add_test (tc, mode_and_unlink);
+  tcase_add_test (tc, unlinked_from_another_directory);
+  tcase_add_test (tc, successor_is_not_unlinked);
+  tcase_add_test (tc, stale_socket_is_replaced);
+  tcase_add_test (tc, what_is_no_socket_is_refused);
+  tcase_add_test (tc, bad_paths_are_refused);
+  tcase_add_test (tc, connected_before_the_worker_starts);
+  suite_add_tcase (suite, tc);
+
+  tc = tcase_create ("clients");
+  add_server_fixture (tc);
+  tcase_add_test (tc, requests_in_one_piece_and_many);
+  tcase_add_test (tc, half_closed);
+  tcase_add_test (tc, longest_line);
+  suite_add_tcase (suite, tc);
+
+  tc = tcase_create ("hostile clients");
+  add_server_fixture (tc);
+  tcase_add_test (tc, gone_before_the_answer);
+  tcase_add_test (tc, asks_but_does_not_read);
+  tcase_add_test (tc, too_many_clients);
+  tcase_add_test (tc, another_user_is_turned_away);
+  tcase_add_test (tc, random_bytes);
+  tcase_add_test (tc, no_file_descriptors);
+  suite_add_tcase (suite, tc);
+
+  tc = tcase_create ("query");
+  add_server_fixture (tc);
+  tcase_add_test (tc, query_asks_the_server);
+  tcase_add_test (tc, query_passes_errors_on);
+  suite_add_tcase (suite, tc);
+
+  tc = tcase_create ("query without a server");
+  tcase_set_timeout (tc, 60);
+  tcase_add_unchecked_fixture (tc, make_dir, remove_dir);
+  tcase_add_test (tc, query_of_nothing);
+  tcase_add_test (tc, query_of_a_server_that_hangs);
+  tcase_add_test (tc, full_backlog);
+  tcase_add_loop_test (tc, strange_answers, 0,
+                       sizeof strange / sizeof strange[0]);
+  suite_add_tcase (suite, tc);
+  return suite;
+}
+
+int
+main (void)
+{
+  SRunner *runner = srunner_create (make_suite ());
+  int nr_failed;
+
+  srunner_run_all (runner, CK_NORMAL);
+  nr_failed = srunner_ntests_failed (runner);
+  srunner_free (runner);
+  return nr_failed == 0 ? 0 : 1;
 }

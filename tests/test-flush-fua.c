@@ -16,17 +16,29 @@
 
 enum { GOOD = 200, BAD = 1000 };
 
+static uint64_t store_bytes;     /* the size of the store */
+
 /* What of a medium's writes no flush has made durable. */
 struct durable {
   unsigned nr_writes, nr_unsafe;
 };
+
+/* What the commit sectors say of a flush can only be written after it, and
+ * becomes durable with the next one: until then a start proves by checksums
+ * what the flush had made durable (remap-store(5)).
+ */
+static bool
+is_commit_sector (const struct t_fault_request *r)
+{
+  return r->offset == 4096 || r->offset == store_bytes - 8192;
+}
 
 static void
 follow (const struct t_fault_request *r, void *arg)
 {
   struct durable *state = arg;
 
-  if (r->failed)
+  if (r->failed || is_commit_sector (r))
     return;
   if (strchr ("wzt", r->op)) {
     state->nr_writes++;
@@ -108,7 +120,11 @@ check_failed_flush (struct t_server *s, struct t_disk *d, uint64_t lba)
   T_OK (t_nbd_put (h, lba, 8, 7));
   T_ERRNO (t_nbd_flush (h), EIO);
   T_ERRNO (t_nbd_flush (h), EIO);
-  T_ASSERT (put_fua (h, lba, 8, 8) != 0);
+  /* FUA speaks of its own write alone: on the backing it may well be durable;
+   * in the store its record stands among those that may not be.
+   */
+  if (lba == BAD)
+    T_ASSERT (put_fua (h, lba, 1, 8) != 0);
   T_OK (t_nbd_touch (h, lba, 8));
   t_nbd_close (h);
   t_fault_set (d->fault, "%s", faults);
@@ -131,6 +147,7 @@ test (enum t_disk_kind kind)
   struct t_server *s = start (d, store);
   struct nbd_handle *h = t_nbd_connect (s);
 
+  store_bytes = store->size;
   check_fua (h, d, store);
   check_flush (h, d, store);
   t_nbd_close (h);

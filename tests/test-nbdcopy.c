@@ -50,7 +50,7 @@ test (enum t_disk_kind kind)
   /* In the data, at the edges of requests, and in the hole. */
   const struct t_disk_options options = {
     .gen = 1, .faults = kind == T_DISK_PLAIN ? NULL :
-      "both 0\nboth 511-513\nwrite 1000-1063\nwrite 10000\nboth 12000\n"
+      "both 0\nboth 511-513\nwrite 1000-1063\nwrite 10000\nall 12000\n"
       "both 32767\n",
   };
   struct t_disk *d = t_disk_new (kind, BYTES, &options);

@@ -524,7 +524,8 @@ nbdkit_is_idle (void *arg)
   if (dir == NULL)
     return true;
   while ((d = readdir (dir)) != NULL)
-    if (strcmp (t_read_file (t_str ("%s/%s/comm", tasks, d->d_name)),
+    if (d->d_name[0] != '.' &&
+        strcmp (t_read_file (t_str ("%s/%s/comm", tasks, d->d_name)),
                 "nbdkit\n") == 0)
       nr_same++;
   closedir (dir);
