@@ -120,7 +120,7 @@ find_store (const struct remap_options *o)
                        sizeof REMAP_STATEDIR) == 0 &&
       mkdir (REMAP_STATEDIR, 0700) == -1 && errno != EEXIST) {
     set_error (errno, "cannot make %s (%s): name a store with spare=",
-               REMAP_STATEDIR, strerror (errno));
+               REMAP_STATEDIR, errno_text (errno));
     free (path);
     return NULL;
   }

@@ -44,7 +44,7 @@ fail_no_answer (const struct control_client *client)
 static int
 fail_errno (const struct control_client *client)
 {
-  return set_error (errno, "%s: %s", client->addr.sun_path, strerror (errno));
+  return set_error (errno, "%s: %s", client->addr.sun_path, errno_text (errno));
 }
 
 /* A server that takes nobody on has its backlog full; connect waits then, as

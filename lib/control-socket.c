@@ -74,7 +74,7 @@ open_directory (struct control_socket *cs, const char *path)
   strcpy (cs->name, basename (base));
   cs->dir_fd = open (dirname (dir), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (cs->dir_fd == -1)
-    return set_error (errno, "control socket %s: %s", path, strerror (errno));
+    return set_error (errno, "control socket %s: %s", path, errno_text (errno));
   return 0;
 }
 
@@ -93,7 +93,7 @@ remove_stale (struct control_socket *cs)
   else if (unlinkat (cs->dir_fd, cs->name, 0) == 0)
     return 0;
   return set_error (errno, "control socket %s: %s", cs->path,
-                    strerror (errno));
+                    errno_text (errno));
 }
 
 /* On Linux a socket file is born with the mode of the socket's own inode, so
@@ -120,7 +120,7 @@ bind_and_listen (struct control_socket *cs)
 
  err:
   return set_error (errno, "control socket %s: %s", cs->path,
-                    strerror (errno));
+                    errno_text (errno));
 }
 
 struct control_socket *
@@ -357,7 +357,7 @@ on_connection (struct ev_loop *loop, ev_io *io, int revents)
     if (errno == EMFILE || errno == ENFILE
         || errno == ENOBUFS || errno == ENOMEM) {
       log_message (LEVEL_WARNING, "control socket %s: %s", cs->path,
-                   strerror (errno));
+                   errno_text (errno));
       ev_io_stop (loop, &cs->io);
       ev_timer_set (&cs->pause, PAUSE_SECONDS, 0.);
       ev_timer_start (loop, &cs->pause);

@@ -7,6 +7,8 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "control.h"
+#include "error.h"
+#include "error.h"
 
 static void
 cleanup_json (json_t **json)
@@ -48,7 +50,7 @@ last_error_to_json (const struct status *status)
                     "lba", (json_int_t) event->lba.n,
                     "count", (json_int_t) event->nr_sectors,
                     "errno", (json_int_t) event->err,
-                    "error", json_text (strerror (event->err)));
+                    "error", json_text (errno_text (event->err)));
   if (json && status->now_ns >= event->when_ns)
     json_object_set_new (json, "age_seconds",
                          json_integer ((json_int_t) (age_ns / 1000000000)));

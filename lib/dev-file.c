@@ -144,7 +144,7 @@ transfer_failed (const struct dev_file *f, const char *what, size_t count,
   int err = errno;
 
   return set_error (err, "%s: %s of %zu bytes at %llu: %s", f->dev.info.name,
-                    what, count, (unsigned long long) offset, strerror (err));
+                    what, count, (unsigned long long) offset, errno_text (err));
 }
 
 /* Reads. */
@@ -267,7 +267,7 @@ file_flush (struct dev *dev)
 
   if (fdatasync (f->buffered) == -1)
     return set_error (errno, "%s: flush: %s", dev->info.name,
-                      strerror (errno));
+                      errno_text (errno));
   return 0;
 }
 
@@ -364,7 +364,7 @@ file_extents (struct dev *dev, uint64_t count, uint64_t offset,
   return 0;
 
  err:
-  return set_error (errno, "%s: lseek: %s", dev->info.name, strerror (errno));
+  return set_error (errno, "%s: lseek: %s", dev->info.name, errno_text (errno));
 }
 
 static int
@@ -375,7 +375,7 @@ file_cache (struct dev *dev, uint64_t count, uint64_t offset)
                          POSIX_FADV_WILLNEED);
 
   return r == 0 ? 0 : set_error (r, "%s: posix_fadvise: %s", dev->info.name,
-                                 strerror (r));
+                                 errno_text (r));
 }
 
 static int
@@ -389,7 +389,7 @@ file_resize (struct dev *dev, uint64_t size_bytes)
   if (ftruncate (f->buffered, (off_t) size_bytes) == -1)
     return set_error (errno, "%s: cannot be made %llu bytes long: %s",
                       dev->info.name, (unsigned long long) size_bytes,
-                      strerror (errno));
+                      errno_text (errno));
   dev->info.size_bytes = size_bytes;
   if (f->direct != -1)
     f->direct_end = round_down (size_bytes, PAGE_BYTES);
@@ -430,7 +430,7 @@ open_failed (const char *path)
   if (err == EBUSY)
     return set_error (EBUSY, "%s is in use (mounted, or claimed by another "
                       "program)", path);
-  return set_error (err, "cannot open %s: %s", path, strerror (err));
+  return set_error (err, "cannot open %s: %s", path, errno_text (err));
 }
 
 /* An OFD lock on all of a file: it belongs to the open file, and so survives
@@ -453,7 +453,7 @@ lock_file (const struct dev_file *f, const char *path)
                  "keeps a second server away", path);
     return 0;
   }
-  return set_error (errno, "cannot lock %s: %s", path, strerror (errno));
+  return set_error (errno, "cannot lock %s: %s", path, errno_text (errno));
 }
 
 static int
@@ -531,7 +531,7 @@ open_direct (struct dev_file *f, const char *path, enum dev_direct direct)
   f->direct = open (path, mode | O_DIRECT | O_CLOEXEC);
   if (f->direct == -1 && direct == DEV_DIRECT_ON)
     return set_error (errno, "%s: no direct I/O (%s): use direct=auto or "
-                      "direct=off", path, strerror (errno));
+                      "direct=off", path, errno_text (errno));
   if (f->direct == -1)
     return 0;
   if (fstat (f->buffered, &a) == -1 || fstat (f->direct, &b) == -1 ||
@@ -572,7 +572,7 @@ describe_block (struct dev_file *f, const struct stat *st)
 
   if (ioctl (f->buffered, BLKGETSIZE64, &info->size_bytes) == -1)
     return set_error (errno, "%s: BLKGETSIZE64: %s", info->name,
-                      strerror (errno));
+                      errno_text (errno));
   if (ioctl (f->buffered, BLKSSZGET, &logical) == 0)
     info->sector_bytes = (uint32_t) logical;
   info->physical_bytes = info->sector_bytes;
@@ -607,7 +607,7 @@ describe (struct dev_file *f)
   struct stat st;
 
   if (fstat (f->buffered, &st) == -1)
-    return set_error (errno, "%s: fstat: %s", info->name, strerror (errno));
+    return set_error (errno, "%s: fstat: %s", info->name, errno_text (errno));
   info->size_bytes = (uint64_t) st.st_size;
   info->sector_bytes = info->physical_bytes = 512;
   if (f->direct != -1 && info->kind == DEV_FILE)

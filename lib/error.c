@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "error.h"
 
@@ -33,4 +34,12 @@ int
 last_error_errno (void)
 {
   return error_errno;
+}
+
+const char *
+errno_text (int err)
+{
+  const char *text = strerrordesc_np (err);
+
+  return text ? text : "unknown error";
 }

@@ -15,4 +15,9 @@ extern int set_error (int err, const char *fmt, ...)
 extern const char *last_error_text (void);
 extern int last_error_errno (void);
 
+/* As strerror (3), which is not safe in threads, and whose translations take
+ * locks of the C library.
+ */
+extern const char *errno_text (int err);
+
 #endif /* REMAP_ERROR_H */

@@ -21,14 +21,16 @@
 
 struct event_queue;
 
-/* capacity is a power of two, at least 2.  NULL with the error set: no memory. */
+/* capacity is a power of two, at least 2.  NULL with the error set: no
+ * memory.
+ */
 extern struct event_queue *event_queue_new (size_t capacity,
                                             unsigned nr_regions);
 extern void event_queue_free (struct event_queue *q);
 
 /* region: where to count the event if the queue is full. */
-extern void event_queue_push (struct event_queue *q, const struct event *event,
-                              unsigned region);
+extern void event_queue_push (struct event_queue *q,
+                              const struct event *event, unsigned region);
 extern bool event_queue_pop (struct event_queue *q, struct event *ret);
 
 /* Take (and reset) the counts of events that found the queue full. */

@@ -40,7 +40,8 @@ struct health_snapshot {
   uint64_t total[NR_EVENT_KINDS];
   uint64_t nr_uncounted_details;
   struct event last_error;
-  unsigned nr_worst;            /* regions with most medium errors, worst first */
+  unsigned nr_worst;                    /* regions with most medium errors,
+                                           worst first */
   struct {
     lba_t lba;
     uint64_t nr_sectors;

@@ -88,7 +88,7 @@ identity_default_store (const char *backing)
   struct stat st;
 
   if (stat (backing, &st) == -1) {
-    set_error (errno, "cannot open %s: %s", backing, strerror (errno));
+    set_error (errno, "cannot open %s: %s", backing, errno_text (errno));
     return NULL;
   }
   if (S_ISBLK (st.st_mode)) {

@@ -203,7 +203,7 @@ call_lost (struct engine *e, lba_t lba, uint64_t nr_sectors, int err)
 {
   log_limited (LEVEL_WARNING, "sector %llu%s of %s cannot be read (%s): lost",
                (unsigned long long) lba.n, nr_sectors > 1 ? " and following" : "",
-               e->backing->info.name, strerror (err));
+               e->backing->info.name, errno_text (err));
   engine_post (e, EVENT_LOST, lba, nr_sectors, err);
   if (place (e, lba, nr_sectors, NULL, CAUSE_READ_ERROR, STORE_FOR_NEW) == -1) {
     log_limited (LEVEL_WARNING, "sector %llu is not recorded as lost: %s",
@@ -462,7 +462,7 @@ remap_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
   log_limited (LEVEL_INFO, "sector %llu%s of %s cannot be written (%s): "
                "remapped", (unsigned long long) lba.n,
                nr_sectors > 1 ? " and following" : "", e->backing->info.name,
-               strerror (err));
+               errno_text (err));
   engine_post (e, EVENT_REMAPPED, lba, nr_sectors, err);
   return 0;
 }

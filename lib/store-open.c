@@ -139,7 +139,7 @@ plan_super (struct dev *dev, const struct store_options *o,
   };
   describe_backing (ret, o->backing);
   if (getrandom (ret->uuid, sizeof ret->uuid, 0) != sizeof ret->uuid)
-    return set_error (errno, "getrandom: %s", strerror (errno));
+    return set_error (errno, "getrandom: %s", errno_text (errno));
   end = store_section_layout (&ret->sections[0], 0, nr + ret->nr_kept,
                               sector_bytes, STORE_HEAD_BYTES);
   return make_room (dev, o->path, end + STORE_TAIL_BYTES, &ret->store_bytes);
@@ -434,7 +434,7 @@ flush_directory_of (const char *path)
     return set_error (ENOMEM, "no memory");
   fd = open (dirname (copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd == -1 || fsync (fd) == -1)
-    return set_error (errno, "directory of %s: %s", path, strerror (errno));
+    return set_error (errno, "directory of %s: %s", path, errno_text (errno));
   return 0;
 }
 
@@ -455,7 +455,7 @@ make_file (const struct store_options *o)
   fd = mkostemp (temporary, O_CLOEXEC);
   if (fd == -1)
     return set_error (errno, "cannot make the store %s: %s; name a place that "
-                      "can be written with spare=", o->path, strerror (errno));
+                      "can be written with spare=", o->path, errno_text (errno));
   close (fd);
   dev = dev_file_open (temporary, DEV_DIRECT_AUTO, 0);
   if (dev && format (dev, o) == 0) {
@@ -464,7 +464,7 @@ make_file (const struct store_options *o)
       r = access (o->path, F_OK) == 0 ? -1 : rename (temporary, o->path);
     if (r == -1)
       set_error (errno, "cannot make the store %s: %s", o->path,
-                 strerror (errno));
+                 errno_text (errno));
     else
       r = flush_directory_of (o->path);
   }

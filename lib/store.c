@@ -323,9 +323,9 @@ record_locked (struct store *s, spare_t first, uint32_t nr,
     atomic_store (&s->failed, true);            /* S6 */
     log_message (LEVEL_ERROR, "store %s: a record cannot be written (%s): no "
                  "sector can be remapped until a restart", s->path,
-                 strerror (err));
+                 errno_text (err));
     return set_error (EIO, "store %s: a record cannot be written: %s",
-                      s->path, strerror (err));
+                      s->path, errno_text (err));
   }
   atomic_store (&s->seq_recorded, seq);
   return 0;
@@ -447,7 +447,7 @@ lead_flush_locked (struct store *s)
   err = errno;
   if (r == -1 && !atomic_exchange (&s->flush_failed, true))     /* S5 */
     log_message (LEVEL_ERROR, "store %s: flush failed (%s); flushes report an "
-                 "error until a restart", s->path, strerror (err));
+                 "error until a restart", s->path, errno_text (err));
   lock_acquire (&s->flush);
   s->nr_done = number;
   s->is_flushing = false;

@@ -335,7 +335,7 @@ worker_start (struct worker *worker)
   if (err)
     /* worker_free destroys the loop: somebody may be posting to it. */
     return set_error (err, "worker: no thread can be made: %s",
-                      strerror (err));
+                      errno_text (err));
   pthread_setname_np (worker->thread, "remap-worker");
   worker->started = true;
   return 0;
