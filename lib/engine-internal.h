@@ -23,6 +23,7 @@ struct engine {
   uint32_t unit_sectors;        /* of a physical sector: what fails as one */
   uint32_t step_sectors;        /* a failed request is taken apart into these */
   _Atomic bool flush_failed;    /* of the backing */
+  _Atomic bool failed;          /* map and store differ: no more writes */
 };
 
 /* Whole sectors of a request; the last sector of a disk may be short. */

@@ -114,6 +114,9 @@ check_writable (const struct engine *e, uint64_t count, uint64_t offset)
 {
   if (e->backing->info.readonly)
     return set_error (EROFS, "%s is open read-only", e->backing->info.name);
+  if (atomic_load_explicit (&e->failed, memory_order_relaxed))
+    return set_error (EIO, "%s: no memory to note a remapped sector: nothing "
+                      "is written until a restart", e->backing->info.name);
   return check_bounds (e, count, offset);
 }
 
@@ -615,6 +618,7 @@ engine_get_status (struct engine *e, struct status *ret)
   ret->readonly = info->readonly;
   ret->direct = info->direct;
   ret->flush_failed |= atomic_load (&e->flush_failed);
+  ret->store_failed |= atomic_load (&e->failed);
 }
 
 int

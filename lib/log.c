@@ -44,14 +44,14 @@ log_message (enum log_level level, const char *fmt, ...)
 #define BURST 20
 #define NS_PER_MESSAGE 200000000
 
-/* A bucket of tokens, as the time up to which they are used up.  Returns
+/* A bucket of tokens for each level, as the time up to which they are used up.  Returns
  * whether there is one left; *ret_left_out then is how many were refused.
  */
 static bool
-may_speak (unsigned *ret_left_out)
+may_speak (enum log_level level, unsigned *ret_left_out)
 {
-  static _Atomic uint64_t used_up_ns;
-  static _Atomic unsigned left_out;
+  static _Atomic uint64_t used_up_until[LEVEL_DEBUG + 1];
+  static _Atomic unsigned left_out[LEVEL_DEBUG + 1];
   const uint64_t burst_ns = (uint64_t) BURST * NS_PER_MESSAGE;
   uint64_t now_ns, was, next;
   struct timespec now;
@@ -59,16 +59,16 @@ may_speak (unsigned *ret_left_out)
   clock_gettime (CLOCK_MONOTONIC, &now);
   now_ns = (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec
     + burst_ns;
-  was = atomic_load (&used_up_ns);
+  was = atomic_load (&used_up_until[level]);
   do {
     next = (was < now_ns - burst_ns ? now_ns - burst_ns : was)
       + NS_PER_MESSAGE;
     if (next > now_ns) {
-      atomic_fetch_add (&left_out, 1);
+      atomic_fetch_add (&left_out[level], 1);
       return false;
     }
-  } while (!atomic_compare_exchange_weak (&used_up_ns, &was, next));
-  *ret_left_out = atomic_exchange (&left_out, 0);
+  } while (!atomic_compare_exchange_weak (&used_up_until[level], &was, next));
+  *ret_left_out = atomic_exchange (&left_out[level], 0);
   return true;
 }
 
@@ -79,7 +79,7 @@ log_limited (enum log_level level, const char *fmt, ...)
   unsigned left_out;
   va_list args;
 
-  if (may_speak (&left_out)) {
+  if (may_speak (level, &left_out)) {
     if (left_out > 0)
       log_message (level, "(%u messages like the next one were left out)",
                    left_out);

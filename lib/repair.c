@@ -45,21 +45,34 @@ touches_allowed (const struct engine *e)
 
 /* Spares. */
 
-/* The spares that sectors have now are superseded by a record. */
+/* The slots that sectors have, but for those that a record is for. */
+struct old_slots {
+  struct sector_run runs[STORE_RECORD_MAX];
+  size_t nr;
+};
+
 static void
-supersede (struct engine *e, lba_t lba, uint64_t nr_sectors, spare_t first)
+note_old_slots (struct engine *e, const struct sector_run *wanted,
+                struct old_slots *ret)
 {
   struct sector_run run;
 
-  while (nr_sectors > 0) {
-    map_next (e->map, lba, nr_sectors, &run);
+  ret->nr = 0;
+  for (uint64_t done = 0; done < wanted->nr_sectors; done += run.nr_sectors) {
+    map_next (e->map, (lba_t) { wanted->lba.n + done },
+              wanted->nr_sectors - done, &run);
     if (run.state != SECTOR_CLEAN && run.spare.n != SPARE_NONE.n &&
-        run.spare.n != first.n)
-      store_supersede (e->store, run.spare, (uint32_t) run.nr_sectors);
-    lba.n += run.nr_sectors;
-    nr_sectors -= run.nr_sectors;
-    first.n += (uint32_t) run.nr_sectors;
+        run.spare.n != wanted->spare.n + done)
+      ret->runs[ret->nr++] = run;
   }
+}
+
+static void
+supersede (struct engine *e, const struct old_slots *old)
+{
+  for (size_t i = 0; i < old->nr; i++)
+    store_supersede (e->store, old->runs[i].spare,
+                     (uint32_t) old->runs[i].nr_sectors);
 }
 
 static int
@@ -98,17 +111,27 @@ static int
 commit_run (struct engine *e, const struct sector_run *run,
             enum sector_cause cause, const uint8_t *buf)
 {
-  int r, err;
+  struct old_slots old;
 
-  r = store_record (e->store, run, cause, buf);
-  if (r == -1) {
-    err = errno;
+  note_old_slots (e, run, &old);
+  if (store_record (e->store, run, cause, buf) == -1) {
+    int err = errno;
+
     block_sectors (e, run);
     errno = err;
     return -1;
   }
-  supersede (e, run->lba, run->nr_sectors, run->spare);
-  return set_map (e, run);
+  if (set_map (e, run) == -1) {
+    /* What is recorded does not count in memory: nothing may be written that
+     * the record would hide after a restart.
+     */
+    if (!atomic_exchange (&e->failed, true))
+      log_message (LEVEL_ERROR, "%s; nothing is written until a restart",
+                   last_error_text ());
+    return -1;
+  }
+  supersede (e, &old);
+  return 0;
 }
 
 /* Take slots and write data into them; slots that are bad are marked and

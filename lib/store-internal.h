@@ -29,6 +29,7 @@ struct store {
   _Atomic uint64_t seq_durable;         /* all up to here are durable */
   _Atomic bool failed, flush_failed;
   _Atomic uint32_t nr_bad;
+  _Atomic uint32_t nr_pending;          /* slots in pending */
   uint32_t nr_kept;
 
   struct lock commit;           /* rank 20: */

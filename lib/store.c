@@ -156,6 +156,15 @@ nr_free (const struct store *s)
   return spares_total (s->spares) - spares_taken (s->spares);
 }
 
+/* What is pending is as good as free: a flush is all that it needs. */
+static uint32_t
+nr_left (const struct store *s)
+{
+  uint32_t n = nr_free (s) + atomic_load (&s->nr_pending);
+
+  return n > s->nr_kept ? n - s->nr_kept : 0;
+}
+
 /* How many spares are left, if that is to be said now: once each when a
  * quarter, a tenth, none of them is left.  -1: no.
  */
@@ -163,7 +172,7 @@ static int64_t
 few_left_locked (struct store *s)
 {
   uint32_t total = spares_total (s->spares) - s->nr_kept;
-  uint32_t left = nr_free (s) > s->nr_kept ? nr_free (s) - s->nr_kept : 0;
+  uint32_t left = nr_left (s);
   bool *said = left == 0 ? &s->said_0
     : left <= total / 10 ? &s->said_10
     : left <= total / 4 ? &s->said_25 : NULL;
@@ -198,17 +207,6 @@ take_ready (struct store *s, uint32_t nr, enum store_purpose purpose,
   return n;
 }
 
-static uint64_t
-nr_pending (struct store *s)
-{
-  uint64_t n = 0;
-
-  LOCK_FOR_SCOPE (&s->map_lock);
-  for (size_t i = 0; i < s->pending.nr; i++)
-    n += s->pending.ranges[i].nr;
-  return n;
-}
-
 static int
 make_more_ready (struct store *s, uint32_t seen_ready)
 {
@@ -238,12 +236,12 @@ store_take (struct store *s, uint32_t nr, enum store_purpose purpose,
   for (;;) {
     uint32_t seen_ready = spares_ready (s->spares), n;
     bool all_taken, all_ready = seen_ready == spares_total (s->spares);
-    uint64_t pending;
+    uint32_t pending;
 
     n = take_ready (s, nr, purpose, ret_first, &all_taken);
     if (n > 0)
       return (int) n;
-    pending = nr_pending (s);
+    pending = atomic_load (&s->nr_pending);
     if (pending > 0 && (all_taken || all_ready || pending >= PENDING_ENOUGH)) {
       if (flush_through (s) == -1)
         return -1;
@@ -279,6 +277,7 @@ store_supersede (struct store *s, spare_t first, uint32_t nr)
     p->max = max;
   }
   p->ranges[p->nr++] = (struct slot_range) { first, nr };
+  atomic_fetch_add (&s->nr_pending, nr);
 }
 
 /* Data and records. */
@@ -398,8 +397,10 @@ static void
 give_pending (struct store *s, const struct pending *p)
 {
   LOCK_FOR_SCOPE (&s->map_lock);
-  for (size_t i = 0; i < p->nr; i++)
+  for (size_t i = 0; i < p->nr; i++) {
     spares_give (s->spares, p->ranges[i].first, p->ranges[i].nr);
+    atomic_fetch_sub (&s->nr_pending, p->ranges[i].nr);
+  }
 }
 
 static int
@@ -543,12 +544,10 @@ store_close (struct store *s)
 void
 store_get_status (struct store *s, struct status *ret)
 {
-  uint32_t left = nr_free (s);
-
   memcpy (ret->store, s->path, sizeof ret->store);
   memcpy (ret->identity, s->super.backing_id, sizeof ret->identity);
   ret->spares_total = spares_total (s->spares) - s->nr_kept;
-  ret->spares_free = left > s->nr_kept ? left - s->nr_kept : 0;
+  ret->spares_free = nr_left (s);
   ret->spares_bad = atomic_load (&s->nr_bad);
   ret->flush_failed = atomic_load (&s->flush_failed);
   ret->store_failed = atomic_load (&s->failed);
@@ -558,7 +557,7 @@ void
 store_verify (struct store *s, struct map *map)
 {
   struct sector_run run;
-  uint64_t nr_owned = 0, nr_waiting = nr_pending (s);
+  uint64_t nr_owned = 0, nr_waiting = atomic_load (&s->nr_pending);
 
   for (lba_t lba = { 0 }; map_next_mapped (map, lba, &run) == 0;
        lba.n = run.lba.n + run.nr_sectors)
