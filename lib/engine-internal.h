@@ -58,11 +58,13 @@ extern bool engine_is_medium_error (struct engine *e, enum event_kind kind,
                                     lba_t lba, uint64_t nr_sectors);
 
 /* engine.c, for repair.c: write whole sectors wherever they live now.
+ * nr_touches: how often the request has touched them already.
  * *ret_used_store is set where a spare was written.
  */
 extern int engine_write_sectors (struct engine *e, lba_t lba,
                                  uint64_t nr_sectors, const uint8_t *buf,
-                                 unsigned flags, bool *ret_used_store);
+                                 unsigned flags, unsigned nr_touches,
+                                 bool *ret_used_store);
 
 /* repair.c: */
 
@@ -74,10 +76,12 @@ extern int repair_read (struct engine *e, uint8_t *buf, size_t count,
 extern int repair_spare_read (struct engine *e, lba_t lba, uint32_t nr_sectors,
                               uint8_t *buf);
 
-/* Write whole sectors that were clean and could not be written at once. */
+/* Write whole sectors that were clean and could not be written at once; errno
+ * says why, and they have been touched nr_touches times.
+ */
 extern int repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
                          const uint8_t *buf, unsigned flags,
-                         bool *ret_used_store);
+                         unsigned nr_touches, bool *ret_used_store);
 
 /* Change a part of one sector: nr_bytes at skip bytes into it; buf NULL: to
  * zero.

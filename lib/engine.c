@@ -270,10 +270,13 @@ engine_pread (struct engine *e, void *buf, size_t count, uint64_t offset)
 
 /* Write. */
 
-/* Clean sectors, in place; 1: not all are clean. */
+/* Clean sectors, in place; 1: not all are clean.  nr_touches: how often the
+ * request has touched them already.
+ */
 static int
 write_clean (struct engine *e, lba_t lba, uint64_t nr_sectors,
-             const uint8_t *buf, unsigned flags, bool *ret_used_store)
+             const uint8_t *buf, unsigned flags, unsigned nr_touches,
+             bool *ret_used_store)
 {
   struct range_slot *slot = ranges_enter (e->ranges, lba, nr_sectors);
   int r = 1, err;
@@ -288,15 +291,17 @@ write_clean (struct engine *e, lba_t lba, uint64_t nr_sectors,
     return r;
   if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
     return -1;
-  return repair_write (e, lba, nr_sectors, buf, flags, ret_used_store);
+  return repair_write (e, lba, nr_sectors, buf, flags, nr_touches + 1,
+                       ret_used_store);
 }
 
 int
 engine_write_sectors (struct engine *e, lba_t lba, uint64_t nr_sectors,
-                      const uint8_t *buf, unsigned flags,
+                      const uint8_t *buf, unsigned flags, unsigned nr_touches,
                       bool *ret_used_store)
 {
-  int r = write_clean (e, lba, nr_sectors, buf, flags, ret_used_store);
+  int r = write_clean (e, lba, nr_sectors, buf, flags, nr_touches,
+                       ret_used_store);
 
   if (r != 1)
     return r;
@@ -307,7 +312,7 @@ engine_write_sectors (struct engine *e, lba_t lba, uint64_t nr_sectors,
     map_next (e->map, lba, nr_sectors, &run);
     n = run.nr_sectors;
     if (run.state == SECTOR_CLEAN) {
-      r = write_clean (e, lba, n, buf, flags, ret_used_store);
+      r = write_clean (e, lba, n, buf, flags, nr_touches, ret_used_store);
       if (r == 1)
         continue;               /* it has changed meanwhile: look again */
     }
@@ -387,7 +392,7 @@ engine_pwrite (struct engine *e, const void *vbuf, size_t count,
   if (c.whole_bytes > 0) {
     struct span s = span_of (e, c.whole_bytes, offset);
 
-    if (engine_write_sectors (e, s.lba, s.nr_sectors, buf, flags,
+    if (engine_write_sectors (e, s.lba, s.nr_sectors, buf, flags, 0,
                               &used_store) == -1)
       return -1;
   }
@@ -403,11 +408,16 @@ engine_pwrite (struct engine *e, const void *vbuf, size_t count,
 typedef int clear_fn (struct dev *dev, uint64_t count, uint64_t offset,
                       unsigned flags);
 
+/* Zero by writing.  failed: with this medium error the device could not do it,
+ * which was the first touch.  Then what is not longer than one write is taken
+ * apart at once.
+ */
 static int
 write_zeroes (struct engine *e, lba_t lba, uint64_t nr_sectors, unsigned flags,
-              bool *ret_used_store)
+              int failed, bool *ret_used_store)
 {
   uint64_t max = MAX (ZEROES_BYTES >> e->sector_shift, 1u);
+  bool at_once = failed && (nr_sectors <= max || e->options.retries < 2);
   uint8_t *zeroes = calloc (1, MAX (ZEROES_BYTES, e->sector_bytes));
   int r = 0;
 
@@ -416,7 +426,12 @@ write_zeroes (struct engine *e, lba_t lba, uint64_t nr_sectors, unsigned flags,
   while (r == 0 && nr_sectors > 0) {
     uint64_t n = MIN (nr_sectors, max);
 
-    r = engine_write_sectors (e, lba, n, zeroes, flags, ret_used_store);
+    errno = failed;
+    if (at_once)
+      r = repair_write (e, lba, n, zeroes, flags, 1, ret_used_store);
+    else
+      r = engine_write_sectors (e, lba, n, zeroes, flags, failed ? 1 : 0,
+                                ret_used_store);
     lba.n += n;
     nr_sectors -= n;
   }
@@ -449,7 +464,7 @@ clear_run (struct engine *e, lba_t lba, uint64_t nr_sectors, clear_fn *clear,
            unsigned flags, bool *ret_used_store)
 {
   bool is_trim = clear == e->backing->ops->trim;
-  int r = clear_clean (e, lba, nr_sectors, clear, flags);
+  int r = clear_clean (e, lba, nr_sectors, clear, flags), failed = 0;
 
   if (r != -1)
     return r;
@@ -459,9 +474,13 @@ clear_run (struct engine *e, lba_t lba, uint64_t nr_sectors, clear_fn *clear,
     if (flags & DEV_FAST)
       return -1;
   }
-  else if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
-    return -1;
-  return write_zeroes (e, lba, nr_sectors, flags & DEV_FUA, ret_used_store);
+  else {
+    failed = errno;
+    if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
+      return -1;
+  }
+  return write_zeroes (e, lba, nr_sectors, flags & DEV_FUA, failed,
+                       ret_used_store);
 }
 
 static int

@@ -223,14 +223,26 @@ map_count (struct map *map, enum sector_state state)
   return atomic_load_explicit (&map->count[state], memory_order_relaxed);
 }
 
+/* Does e go on where p ends? */
+static bool
+is_continued_by (const struct entry *p, const struct entry *e)
+{
+  uint32_t next = entry_spare (p).n + entry_sectors (p);
+
+  if (p->last + 1 != e->start || entry_state (p) != entry_state (e))
+    return false;
+  if (entry_spare (p).n == SPARES_MAX || entry_spare (e).n == SPARES_MAX)
+    return entry_spare (p).n == entry_spare (e).n;
+  return next == entry_spare (e).n;
+}
+
 /* Append an entry, joining it to the last one where both could be one (M2). */
 static void
 append (struct chunk *c, struct entry e)
 {
   struct entry *p = c->nr > 0 ? &c->e[c->nr - 1] : NULL;
 
-  if (p && p->last + 1 == e.start && entry_state (p) == entry_state (&e) &&
-      spare_after (entry_spare (p), entry_sectors (p)).n == entry_spare (&e).n)
+  if (p && is_continued_by (p, &e))
     p->last = e.last;
   else
     c->e[c->nr++] = e;
@@ -450,10 +462,7 @@ map_verify (struct map *map)
       assert (entry_state (e) != SECTOR_CLEAN);
       assert (e->start <= e->last);
       assert (p == NULL || p->last < e->start);                 /* M1 */
-      assert (p == NULL || p->last + 1 != e->start ||
-              entry_state (p) != entry_state (e) ||
-              spare_after (entry_spare (p), entry_sectors (p)).n
-              != entry_spare (e).n);                            /* M2 */
+      assert (p == NULL || !is_continued_by (p, e));            /* M2 */
     }
     count_sectors (c, count);
   }

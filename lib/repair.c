@@ -162,7 +162,9 @@ fill_slots (struct engine *e, lba_t lba, uint32_t nr, const uint8_t *buf,
     }
     log_message (LEVEL_WARNING, "spare %u is bad; the next one is taken",
                  ret_first->n);
-    if (store_mark_bad (e->store, *ret_first) == -1)
+    n = store_mark_bad (e->store, *ret_first);
+    store_settle (e->store, 1);
+    if (n == -1)
       return -1;
     nr_bad++;
   }
@@ -186,7 +188,9 @@ place (struct engine *e, lba_t lba, uint64_t nr_sectors, const uint8_t *buf,
     if (n == -1)
       return -1;
     run.nr_sectors = (uint64_t) n;
-    if (commit_run (e, &run, cause, buf) == -1)
+    n = commit_run (e, &run, cause, buf);
+    store_settle (e->store, (uint32_t) run.nr_sectors);
+    if (n == -1)
       return -1;
     lba.n += run.nr_sectors;
     nr_sectors -= run.nr_sectors;
@@ -561,7 +565,7 @@ write_unit (struct engine *e, lba_t lba, uint64_t nr_sectors,
     r = 1;
   ranges_unlock (e->ranges, &lock);
   /* Some sectors were mapped meanwhile: each goes where it lives now. */
-  return r != 1 ? r : engine_write_sectors (e, lba, nr_sectors, buf, flags,
+  return r != 1 ? r : engine_write_sectors (e, lba, nr_sectors, buf, flags, 1,
                                             ret_used_store);
 }
 
@@ -587,14 +591,14 @@ write_units (struct engine *e, lba_t lba, uint64_t nr_sectors,
 }
 
 static int
-write_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool is_smaller,
+write_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool as_a_whole,
             const uint8_t *buf, unsigned flags, int failed,
             bool *ret_used_store)
 {
   struct range_slot *slot;
   int r = 1;
 
-  if (is_smaller && touches_allowed (e) >= 3) {
+  if (as_a_whole) {
     slot = ranges_enter (e->ranges, lba, nr_sectors);
     if (map_is_clean (e->map, lba, nr_sectors))
       r = dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
@@ -605,7 +609,7 @@ write_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool is_smaller,
     if (r == 0)
       return 0;
     if (r == 1)
-      return engine_write_sectors (e, lba, nr_sectors, buf, flags,
+      return engine_write_sectors (e, lba, nr_sectors, buf, flags, 1,
                                    ret_used_store);
     if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
       return -1;
@@ -615,16 +619,18 @@ write_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool is_smaller,
 
 int
 repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
-              const uint8_t *buf, unsigned flags, bool *ret_used_store)
+              const uint8_t *buf, unsigned flags, unsigned nr_touches,
+              bool *ret_used_store)
 {
-  bool is_smaller = nr_sectors > e->step_sectors;
+  bool as_a_whole = nr_sectors > e->step_sectors &&
+    nr_touches + 2 <= touches_allowed (e);
   /* It tells of a unit only if the request was no larger than one. */
   int failed = nr_sectors <= e->unit_sectors ? errno : 0;
 
   while (nr_sectors > 0) {
     uint64_t n = up_to_multiple (lba, nr_sectors, e->step_sectors);
 
-    if (write_step (e, lba, n, is_smaller, buf, flags, failed,
+    if (write_step (e, lba, n, as_a_whole, buf, flags, failed,
                     ret_used_store) == -1)
       return -1;
     lba.n += n;
@@ -682,8 +688,10 @@ static int
 zero_run_locked (struct engine *e, struct sector_run *run)
 {
   bool was_lost = run->state == SECTOR_LOST;
-  int n;
+  int n = 0, r;
 
+  if (run->state == SECTOR_ZEROED)
+    return 0;
   if (run->spare.n == SPARE_NONE.n) {
     n = store_take (e->store, (uint32_t) run->nr_sectors, STORE_FOR_NEW,
                     &run->spare);
@@ -691,10 +699,11 @@ zero_run_locked (struct engine *e, struct sector_run *run)
       return -1;
     run->nr_sectors = (uint64_t) n;
   }
-  if (run->state == SECTOR_ZEROED)
-    return 0;
   run->state = SECTOR_ZEROED;
-  if (commit_run (e, run, CAUSE_REWRITE, NULL) == -1)
+  r = commit_run (e, run, CAUSE_REWRITE, NULL);
+  if (n > 0)
+    store_settle (e->store, (uint32_t) n);
+  if (r == -1)
     return -1;
   if (was_lost)
     engine_post (e, EVENT_HEALED, run->lba, run->nr_sectors, 0);

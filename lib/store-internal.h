@@ -28,6 +28,7 @@ struct store {
   _Atomic uint64_t seq_recorded;        /* all up to here are written */
   _Atomic uint64_t seq_durable;         /* all up to here are durable */
   _Atomic bool failed, flush_failed;
+  _Atomic bool is_degraded;     /* somewhere only one copy can be written */
   _Atomic uint32_t nr_bad;
   _Atomic uint32_t nr_pending;          /* slots in pending */
   uint32_t nr_kept;
@@ -44,6 +45,8 @@ struct store {
   struct lock map_lock;         /* rank 30: */
   struct spares *spares;
   struct pending pending;       /* superseded: free after the next flush */
+  uint32_t nr_in_hand;          /* taken, not yet settled */
+  pthread_cond_t slots_changed;
   bool said_25, said_10, said_0;        /* warnings of few spares */
 };
 
@@ -55,8 +58,11 @@ extern int store_write_entries (struct store *s, spare_t first, uint32_t nr,
 extern int store_write_entry_copy (struct store *s, spare_t slot,
                                    unsigned copy, const struct store_entry *e);
 
-/* Write both copies of the superblock, one durable before the other begins. */
-extern int store_write_super (struct store *s);
+/* Write both copies of the superblock, one durable before the other begins.
+ * Where one is damaged it must be the first; else the second, because growing
+ * makes a new one there, which counts only once the first is written.
+ */
+extern int store_write_super (struct store *s, unsigned first_copy);
 
 /* Write both copies of the commit sector; not durable on return. */
 extern int store_write_commit (struct store *s);

@@ -208,6 +208,7 @@ choose_super (struct loader *l, struct super_copy c[2])
   second_is_newer = c[0].wrong ||
     (!c[1].wrong && c[1].super.generation > c[0].super.generation);
   image->super = c[second_is_newer].super;
+  image->super_copy = second_is_newer;
   image->super_needs_write = c[0].wrong || c[1].wrong ||
     c[0].super.generation != c[1].super.generation;
   for (unsigned i = 0; i < 2; i++)

@@ -87,6 +87,7 @@ store_new (struct dev *dev, const char *path, const struct store_super *super)
   lock_init (&s->flush, RANK_FLUSH);
   lock_init (&s->map_lock, RANK_MAP);
   pthread_cond_init (&s->flushed, NULL);
+  pthread_cond_init (&s->slots_changed, NULL);
   return s;
 }
 
@@ -217,12 +218,20 @@ check_adopted_size (const struct store_image *image,
 static int
 repair (struct store *s, const struct store_image *image)
 {
-  for (size_t i = 0; i < image->nr_fixes; i++)
+  for (size_t i = 0; i < image->nr_fixes; i++) {
+    const struct store_fix *fix = &image->fixes[i];
+    unsigned nr_failed = 0;
+
     for (unsigned copy = 0; copy < 2; copy++)
-      if (image->fixes[i].copy[copy] &&
-          store_write_entry_copy (s, image->fixes[i].slot, copy,
-                                  &image->fixes[i].entry) == -1)
-        return -1;
+      if (fix->copy[copy] &&
+          store_write_entry_copy (s, fix->slot, copy, &fix->entry) == -1) {
+        if (!dev_error_is_medium (errno) || ++nr_failed == 2)
+          return -1;
+        log_limited (LEVEL_WARNING, "store %s: a copy of the entry of slot %u "
+                     "cannot be repaired (%s): it has only one", s->path,
+                     fix->slot.n, errno_text (errno));
+      }
+  }
   return 0;
 }
 
@@ -310,6 +319,10 @@ bring_up_to_date (struct store *s, const struct store_image *image,
 
   s->commit_record = image->commit;
   atomic_store (&s->seq_recorded, image->max_seq);
+  /* Before anything else changes there must be two good superblocks again. */
+  if (image->super_needs_write &&
+      store_write_super (s, !image->super_copy) == -1)
+    return -1;
   grown = fit_size (s, o);
   if (grown == -1)
     return -1;
@@ -323,11 +336,10 @@ bring_up_to_date (struct store *s, const struct store_image *image,
   atomic_store (&s->seq_durable, image->max_seq);
   if (store_write_commit (s) == -1 || dev_flush (s->dev) == -1)
     return -1;
-  if (image->super_needs_write || grown ||
-      image->super.backing_bytes != s->super.backing_bytes ||
+  if (grown || image->super.backing_bytes != s->super.backing_bytes ||
       strcmp (image->super.backing_id, s->super.backing_id) != 0 ||
       strcmp (image->super.backing_path, s->super.backing_path) != 0)
-    return store_write_super (s);
+    return store_write_super (s, 1);
   return 0;
 }
 

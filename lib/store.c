@@ -25,6 +25,34 @@
 
 /* Entries, superblock, commit sector. */
 
+/* Write the same bytes to the places of both copies.  Where one of them is bad,
+ * the other has to do: every start compares them, and the newer one counts.
+ */
+static int
+write_copies (struct store *s, const void *buf, size_t nr_bytes,
+              const uint64_t offset[2])
+{
+  unsigned nr_failed = 0;
+  int err = 0;
+
+  for (unsigned copy = 0; copy < 2; copy++)     /* S4 */
+    if (dev_pwrite (s->dev, buf, nr_bytes, offset[copy], DEV_BUFFERED) == -1) {
+      err = errno;
+      nr_failed++;
+      if (!dev_error_is_medium (err))
+        return -1;
+    }
+  if (nr_failed == 2) {
+    errno = err;
+    return -1;
+  }
+  if (nr_failed == 1 && !atomic_exchange (&s->is_degraded, true))
+    log_message (LEVEL_WARNING, "store %s: a copy of its table cannot be "
+                 "written (%s): it has only one there; move it to a better "
+                 "place", s->path, errno_text (err));
+  return 0;
+}
+
 static int
 write_entries_in_section (struct store *s, spare_t first, uint32_t nr,
                           const struct store_entry *e)
@@ -42,12 +70,8 @@ write_entries_in_section (struct store *s, spare_t first, uint32_t nr,
     store_entry_encode (&e[i], s->super.uuid, slot,
                         buf + (store_entry_at (&s->super, slot, 0) - begin));
   }
-  for (unsigned copy = 0; copy < 2; copy++)     /* S4 */
-    if (dev_pwrite (s->dev, buf, span_bytes,
-                    store_entry_at (&s->super, first, copy),
-                    DEV_BUFFERED) == -1)
-      return -1;
-  return 0;
+  return write_copies (s, buf, span_bytes, (const uint64_t []) {
+                         begin, store_entry_at (&s->super, first, 1) });
 }
 
 int
@@ -78,41 +102,52 @@ store_write_entry_copy (struct store *s, spare_t slot, unsigned copy,
                      store_entry_at (&s->super, slot, copy), DEV_BUFFERED);
 }
 
-int
-store_write_super (struct store *s)
+static int
+write_super_copy (struct store *s, unsigned copy)
 {
-  const uint64_t offset[2] = { 0, s->super.store_bytes - STORE_BLOCK };
+  uint64_t offset = copy == 0 ? 0 : s->super.store_bytes - STORE_BLOCK;
   uint8_t block[STORE_BLOCK];
 
+  store_super_encode (&s->super, copy, block);
+  if (dev_pwrite (s->dev, block, sizeof block, offset, DEV_BUFFERED) == -1)
+    return -1;
+  return dev_flush (s->dev);
+}
+
+int
+store_write_super (struct store *s, unsigned first_copy)
+{
+  int r[2], err;
+
   s->super.generation++;
-  /* The second first: growing makes a new one there, and counts only once
-   * the first is written.
-   */
-  for (int copy = 1; copy >= 0; copy--) {
-    store_super_encode (&s->super, (unsigned) copy, block);
-    if (dev_pwrite (s->dev, block, sizeof block, offset[copy],
-                    DEV_BUFFERED) == -1 ||
-        dev_flush (s->dev) == -1)
+  r[first_copy] = write_super_copy (s, first_copy);
+  err = errno;
+  if (r[first_copy] == -1 && !dev_error_is_medium (err))
+    return -1;
+  r[!first_copy] = write_super_copy (s, !first_copy);
+  if (r[!first_copy] == -1) {
+    /* The first one has done it all. */
+    if (r[first_copy] == -1 || !dev_error_is_medium (errno))
       return -1;
+    err = errno;
   }
+  if (r[0] == -1 || r[1] == -1)
+    log_message (LEVEL_WARNING, "store %s: the %s superblock cannot be "
+                 "written (%s): only one is left; move it to a better place",
+                 s->path, r[0] == -1 ? "first" : "second", errno_text (err));
   return 0;
 }
 
 int
 store_write_commit (struct store *s)
 {
-  const uint64_t offset[2] = {
-    COMMIT_A_OFFSET, s->super.store_bytes - STORE_TAIL_BYTES
-  };
   uint8_t sector[COMMIT_BYTES];
 
   s->commit_record.time_s = (uint64_t) time (NULL);
   store_commit_encode (&s->commit_record, sector);
-  for (unsigned copy = 0; copy < 2; copy++)
-    if (dev_pwrite (s->dev, sector, sizeof sector, offset[copy],
-                    DEV_BUFFERED) == -1)
-      return -1;
-  return 0;
+  return write_copies (s, sector, sizeof sector, (const uint64_t []) {
+                         COMMIT_A_OFFSET,
+                         s->super.store_bytes - STORE_TAIL_BYTES });
 }
 
 int
@@ -133,7 +168,7 @@ store_make_ready (struct store *s, uint64_t nr_ready)
   if (dev_flush (s->dev) == -1)
     return -1;
   s->super.nr_ready = nr_ready;
-  return store_write_super (s);
+  return store_write_super (s, 1);
 }
 
 /* Slots. */
@@ -183,10 +218,16 @@ few_left_locked (struct store *s)
   return left;
 }
 
-/* Take slots that are ready.  0: none is. */
+/* Why no slot could be taken. */
+struct shortage {
+  bool all_taken;               /* else: some are not ready yet */
+  uint32_t nr_pending, nr_in_hand;
+};
+
+/* Take slots that are ready.  0: none is, *ret_why says more. */
 static uint32_t
 take_ready (struct store *s, uint32_t nr, enum store_purpose purpose,
-            spare_t *ret_first, bool *ret_all_taken)
+            spare_t *ret_first, struct shortage *ret_why)
 {
   uint32_t kept = purpose == STORE_FOR_NEW ? s->nr_kept : 0;
   int64_t few_left = -1;
@@ -194,9 +235,12 @@ take_ready (struct store *s, uint32_t nr, enum store_purpose purpose,
 
   {
     LOCK_FOR_SCOPE (&s->map_lock);
-    *ret_all_taken = nr_free (s) <= kept;
-    if (!*ret_all_taken) {
+    ret_why->all_taken = nr_free (s) <= kept;
+    ret_why->nr_pending = atomic_load (&s->nr_pending);
+    ret_why->nr_in_hand = s->nr_in_hand;
+    if (!ret_why->all_taken) {
       n = spares_take (s->spares, MIN (nr, nr_free (s) - kept), ret_first);
+      s->nr_in_hand += n;
       few_left = few_left_locked (s);
     }
   }
@@ -205,6 +249,15 @@ take_ready (struct store *s, uint32_t nr, enum store_purpose purpose,
                  "a larger spare-size= to have more", s->path,
                  (unsigned) few_left, spares_total (s->spares) - s->nr_kept);
   return n;
+}
+
+/* Wait until other threads have done something with the slots they took. */
+static void
+wait_for_slots (struct store *s, uint32_t seen_in_hand)
+{
+  LOCK_FOR_SCOPE (&s->map_lock);
+  if (s->nr_in_hand == seen_in_hand && atomic_load (&s->nr_pending) == 0)
+    lock_wait (&s->map_lock, &s->slots_changed);
 }
 
 static int
@@ -235,22 +288,32 @@ store_take (struct store *s, uint32_t nr, enum store_purpose purpose,
 {
   for (;;) {
     uint32_t seen_ready = spares_ready (s->spares), n;
-    bool all_taken, all_ready = seen_ready == spares_total (s->spares);
-    uint32_t pending;
+    bool all_ready = seen_ready == spares_total (s->spares);
+    struct shortage why;
 
-    n = take_ready (s, nr, purpose, ret_first, &all_taken);
+    n = take_ready (s, nr, purpose, ret_first, &why);
     if (n > 0)
       return (int) n;
-    pending = atomic_load (&s->nr_pending);
-    if (pending > 0 && (all_taken || all_ready || pending >= PENDING_ENOUGH)) {
+    if (!why.all_taken && !all_ready && why.nr_pending < PENDING_ENOUGH) {
+      if (make_more_ready (s, seen_ready) == -1)
+        return -1;
+    }
+    else if (why.nr_pending > 0) {
       if (flush_through (s) == -1)
         return -1;
     }
-    else if (all_taken || all_ready)
+    else if (why.nr_in_hand > 0)
+      wait_for_slots (s, why.nr_in_hand);
+    else
       return set_error (ENOSPC, "store %s: no spare is left", s->path);
-    else if (make_more_ready (s, seen_ready) == -1)
-      return -1;
   }
+}
+
+static void
+slots_changed_locked (struct store *s, uint32_t nr_settled)
+{
+  s->nr_in_hand -= nr_settled;
+  pthread_cond_broadcast (&s->slots_changed);
 }
 
 void
@@ -258,6 +321,14 @@ store_untake (struct store *s, spare_t first, uint32_t nr)
 {
   LOCK_FOR_SCOPE (&s->map_lock);
   spares_give (s->spares, first, nr);
+  slots_changed_locked (s, nr);
+}
+
+void
+store_settle (struct store *s, uint32_t nr)
+{
+  LOCK_FOR_SCOPE (&s->map_lock);
+  slots_changed_locked (s, nr);
 }
 
 /* Out of memory, the slots stay taken until the store is opened again. */
@@ -401,6 +472,7 @@ give_pending (struct store *s, const struct pending *p)
     spares_give (s->spares, p->ranges[i].first, p->ranges[i].nr);
     atomic_fetch_sub (&s->nr_pending, p->ranges[i].nr);
   }
+  slots_changed_locked (s, 0);
 }
 
 static int
@@ -504,6 +576,7 @@ store_destroy (struct store *s)
   spares_free (s->spares);
   free (s->pending.ranges);
   pthread_cond_destroy (&s->flushed);
+  pthread_cond_destroy (&s->slots_changed);
   lock_destroy (&s->map_lock);
   lock_destroy (&s->flush);
   lock_destroy (&s->commit);

@@ -75,13 +75,20 @@ enum store_purpose {
 };
 
 /* Take a slot and up to nr - 1 neighbours.  Returns how many, or -1: ENOSPC
- * (also where the file system below is full), or another error.
+ * (also where the file system below is full), or another error.  They are in
+ * hand until store_settle or store_untake: where no slot is free, others wait
+ * for what comes back of them, so nobody takes slots with some in hand.
  */
 extern int store_take (struct store *s, uint32_t nr,
                        enum store_purpose purpose, spare_t *ret_first);
 
 /* Give slots back that were taken but not recorded. */
 extern void store_untake (struct store *s, spare_t first, uint32_t nr);
+
+/* nr slots that were taken have their record (or are bad), and what it
+ * superseded has been named.
+ */
+extern void store_settle (struct store *s, uint32_t nr);
 
 /* Slots whose record is superseded: free after the next flush (S2). */
 extern void store_supersede (struct store *s, spare_t first, uint32_t nr);
