@@ -37,7 +37,7 @@ struct remap_disk {
   struct control_socket *control;
   struct dev_info info;
   uint32_t sector_bytes, physical_bytes;
-  time_t started_s;             /* CLOCK_MONOTONIC */
+  uint64_t started_ns;          /* CLOCK_MONOTONIC */
 };
 
 void
@@ -68,13 +68,13 @@ remap_set_log (void (*fn) (int level, const char *message))
 
 /* Open. */
 
-static time_t
-monotonic_s (void)
+static uint64_t
+monotonic_ns (void)
 {
   struct timespec now;
 
   clock_gettime (CLOCK_MONOTONIC, &now);
-  return now.tv_sec;
+  return (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec;
 }
 
 static struct dev *
@@ -223,7 +223,8 @@ get_status (void *opaque, struct status *ret)
   engine_get_status (d->engine, ret);
   ret->is_live = true;
   ret->pid = (int) getpid ();
-  ret->uptime_s = (uint64_t) (monotonic_s () - d->started_s);
+  ret->now_ns = monotonic_ns ();
+  ret->uptime_s = (ret->now_ns - d->started_ns) / 1000000000;
   worker_get_snapshot (d->worker, &ret->health);
 }
 
@@ -321,7 +322,7 @@ remap_open (const struct remap_options *options)
     set_error (ENOMEM, "no memory");
     return NULL;
   }
-  d->started_s = monotonic_s ();
+  d->started_ns = monotonic_ns ();
   if (open_parts (d, options) == 0) {
     if (options->on_lost == REMAP_ON_LOST_ZERO)
       log_message (LEVEL_WARNING, "%s: on-lost=zero: sectors that are lost read "

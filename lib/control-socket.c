@@ -78,6 +78,21 @@ open_directory (struct control_socket *cs, const char *path)
   return 0;
 }
 
+static bool
+somebody_answers (const struct control_socket *cs)
+{
+  struct sockaddr_un addr = { .sun_family = AF_UNIX };
+  int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  bool answers;
+
+  strcpy (addr.sun_path, cs->path);
+  answers = fd != -1 &&
+    (connect (fd, (struct sockaddr *) &addr, sizeof addr) == 0
+     || errno == EAGAIN);       /* its queue is full */
+  cleanup_close (&fd);
+  return answers;
+}
+
 static int
 remove_stale (struct control_socket *cs)
 {
@@ -90,6 +105,9 @@ remove_stale (struct control_socket *cs)
   else if (!S_ISSOCK (st.st_mode))
     return set_error (EEXIST, "control socket %s: something else is there,"
                       " which is no socket", cs->path);
+  else if (somebody_answers (cs))
+    return set_error (EADDRINUSE, "control socket %s: another server answers"
+                      " there: name another place with control=", cs->path);
   else if (unlinkat (cs->dir_fd, cs->name, 0) == 0)
     return 0;
   return set_error (errno, "control socket %s: %s", cs->path,

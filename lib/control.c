@@ -8,7 +8,6 @@
 #include "cleanup.h"
 #include "control.h"
 #include "error.h"
-#include "error.h"
 
 static void
 cleanup_json (json_t **json)

@@ -3,7 +3,10 @@
  *
  * Purpose:    preadv2/pwritev2 and fallocate, with direct I/O where it can be
  *             had, so that pwrite tells what the medium answered.
- * Design:     two file descriptors: `direct` (O_DIRECT, or -1) and `buffered`.
+ * Design:     two file descriptors: `direct` (O_DIRECT, or -1) and `buffered`;
+ *             and a third that is only flushed, because the kernel tells each
+ *             open file once of lost writes, and a write with FUA that hears
+ *             of another's loss must not take it away from the next flush.
  *             What direct I/O cannot take goes through the page cache:
  *             metadata of a store (DEV_BUFFERED), reads at odd places (via a
  *             bounce buffer), and the last page of a file whose size is no
@@ -38,12 +41,12 @@
 #include "error.h"
 #include "log.h"
 
-#define PAGE_BYTES 4096
+#define PAGE_BYTES 4096         /* of the page cache, on the machines served */
 #define BOUNCE_BYTES (1u << 20)
 
 struct dev_file {
   struct dev dev;
-  int buffered, direct;         /* file descriptors; direct may be -1 */
+  int buffered, direct, flushed;        /* file descriptors; direct may be -1 */
   uint32_t memory_align, offset_align;  /* of direct I/O */
   uint64_t direct_end;          /* beyond, only buffered writes */
   bool is_trusted;              /* RWF_DSYNC makes durable, and what is
@@ -265,7 +268,7 @@ file_flush (struct dev *dev)
 {
   struct dev_file *f = dev_file_of (dev);
 
-  if (fdatasync (f->buffered) == -1)
+  if (fdatasync (f->flushed) == -1)
     return set_error (errno, "%s: flush: %s", dev->info.name,
                       errno_text (errno));
   return 0;
@@ -304,7 +307,7 @@ file_zero (struct dev *dev, uint64_t count, uint64_t offset, unsigned flags)
     r = punch (f, FALLOC_FL_ZERO_RANGE, count, offset, "zero");
   if (r == -1 && errno == EOPNOTSUPP)
     return set_error (EOPNOTSUPP, "%s: zero: not supported", dev->info.name);
-  return r == 0 && flags & DEV_FUA ? file_flush (dev) : r;
+  return r;
 }
 
 static int
@@ -324,7 +327,7 @@ file_trim (struct dev *dev, uint64_t count, uint64_t offset, unsigned flags)
   }
   else
     r = punch (f, FALLOC_FL_PUNCH_HOLE, count, offset, "trim");
-  return r == 0 && flags & DEV_FUA ? file_flush (dev) : r;
+  return r;
 }
 
 /* Holes.  lseek moves the file's position, which nothing else here uses; its
@@ -401,6 +404,8 @@ file_close (struct dev *dev)
 {
   struct dev_file *f = dev_file_of (dev);
 
+  if (f->flushed != -1)
+    close (f->flushed);
   if (f->direct != -1)
     close (f->direct);
   if (f->buffered != -1)
@@ -482,7 +487,7 @@ open_buffered (struct dev_file *f, const char *path, unsigned flags)
   return 0;
 }
 
-/* Does direct I/O take 512 bytes?  Asked of the kernel where it can say; else
+/* Does direct I/O take 512 bytes?  offset_align 0: there is none.  Asked of the kernel where it can say; else
  * tried, where a bad sector is as good an answer as a good one.
  */
 static void
@@ -500,7 +505,11 @@ find_alignment (struct dev_file *f)
   }
 #ifdef STATX_DIOALIGN
   if (statx (f->direct, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
-      sx.stx_mask & STATX_DIOALIGN && sx.stx_dio_offset_align > 0) {
+      sx.stx_mask & STATX_DIOALIGN) {
+    if (sx.stx_dio_offset_align == 0)
+      f->offset_align = 0;      /* none: it would be buffered all the same */
+    if (f->offset_align == 0)
+      return;
     f->memory_align = MAX (sx.stx_dio_mem_align, 1u);
     if (f->dev.info.kind == DEV_FILE)
       f->offset_align = MAX (sx.stx_dio_offset_align, 512u);
@@ -517,33 +526,61 @@ find_alignment (struct dev_file *f)
   free (buf);
 }
 
-/* Open the file a second time for direct I/O.  0 with f->direct == -1: the
- * kernel has none for it.
- */
+/* Open again what `buffered` is, with other flags; -1 with errno. */
+static int
+open_again (const struct dev_file *f, const char *path, int flags)
+{
+  int fd = open (path, flags | O_CLOEXEC);
+  struct stat a, b;
+
+  if (fd == -1)
+    return -1;
+  if (fstat (f->buffered, &a) == 0 && fstat (fd, &b) == 0 &&
+      a.st_dev == b.st_dev && a.st_ino == b.st_ino && a.st_rdev == b.st_rdev)
+    return fd;
+  close (fd);
+  errno = ESTALE;               /* it was replaced meanwhile */
+  return -1;
+}
+
+static int
+no_direct (struct dev_file *f, const char *path, enum dev_direct direct,
+           const char *why)
+{
+  if (f->direct != -1)
+    close (f->direct);
+  f->direct = -1;
+  if (direct == DEV_DIRECT_ON)
+    return set_error (EINVAL, "%s: no direct I/O (%s): use direct=auto or "
+                      "direct=off", path, why);
+  return 0;
+}
+
+/* 0 with f->direct == -1: the kernel has no direct I/O for it. */
 static int
 open_direct (struct dev_file *f, const char *path, enum dev_direct direct)
 {
-  int mode = f->dev.info.readonly ? O_RDONLY : O_RDWR;
-  struct stat a, b;
-
   if (direct == DEV_DIRECT_OFF)
     return 0;
-  f->direct = open (path, mode | O_DIRECT | O_CLOEXEC);
-  if (f->direct == -1 && direct == DEV_DIRECT_ON)
-    return set_error (errno, "%s: no direct I/O (%s): use direct=auto or "
-                      "direct=off", path, errno_text (errno));
+  f->direct = open_again (f, path, O_DIRECT |
+                          (f->dev.info.readonly ? O_RDONLY : O_RDWR));
+  if (f->direct == -1 && errno == ESTALE)
+    return open_failed (path);
   if (f->direct == -1)
-    return 0;
-  if (fstat (f->buffered, &a) == -1 || fstat (f->direct, &b) == -1 ||
-      a.st_dev != b.st_dev || a.st_ino != b.st_ino || a.st_rdev != b.st_rdev)
-    return set_error (EAGAIN, "%s was replaced while it was being opened",
-                      path);
+    return no_direct (f, path, direct, errno_text (errno));
   find_alignment (f);
-  if (f->offset_align > PAGE_BYTES || !is_power_of_2 (f->offset_align)) {
-    close (f->direct);
-    f->direct = -1;
-  }
+  if (f->offset_align == 0)
+    return no_direct (f, path, direct, "the file system only pretends it");
+  if (f->offset_align > PAGE_BYTES || !is_power_of_2 (f->offset_align))
+    return no_direct (f, path, direct, "it takes too large blocks");
   return 0;
+}
+
+static int
+open_flushed (struct dev_file *f, const char *path)
+{
+  f->flushed = open_again (f, path, O_RDONLY);
+  return f->flushed == -1 ? open_failed (path) : 0;
 }
 
 static bool
@@ -569,6 +606,7 @@ describe_block (struct dev_file *f, const struct stat *st)
   struct dev_info *info = &f->dev.info;
   int logical = 512;
   unsigned physical = 512;
+  int misaligned = 0;           /* physical sectors begin elsewhere */
 
   if (ioctl (f->buffered, BLKGETSIZE64, &info->size_bytes) == -1)
     return set_error (errno, "%s: BLKGETSIZE64: %s", info->name,
@@ -578,7 +616,8 @@ describe_block (struct dev_file *f, const struct stat *st)
   info->physical_bytes = info->sector_bytes;
   if (ioctl (f->buffered, BLKPBSZGET, &physical) == 0 &&
       physical > info->sector_bytes && is_power_of_2 (physical) &&
-      physical <= 65536)
+      physical <= 65536 && ioctl (f->buffered, BLKALIGNOFF, &misaligned) == 0 &&
+      misaligned == 0)
     info->physical_bytes = physical;
   info->rotational = is_rotational (st->st_rdev);
   return 0;
@@ -625,6 +664,15 @@ describe (struct dev_file *f)
   return 0;
 }
 
+int
+dev_file_forget_cache (struct dev *dev)
+{
+  if (dev_flush (dev) == -1)
+    return -1;
+  posix_fadvise (dev_file_fd (dev), 0, 0, POSIX_FADV_DONTNEED);
+  return 0;
+}
+
 struct dev *
 dev_file_open (const char *path, enum dev_direct direct, unsigned flags)
 {
@@ -634,17 +682,13 @@ dev_file_open (const char *path, enum dev_direct direct, unsigned flags)
     set_error (ENOMEM, "no memory to open %s", path);
     return NULL;
   }
-  f->dev.ops = &file_ops;
-  f->buffered = f->direct = -1;
+  dev_init (&f->dev, &file_ops);
+  f->buffered = f->direct = f->flushed = -1;
   snprintf (f->dev.info.name, sizeof f->dev.info.name, "%s", path);
   if (open_buffered (f, path, flags) == 0 &&
-      open_direct (f, path, direct) == 0 && describe (f) == 0)
+      open_direct (f, path, direct) == 0 && open_flushed (f, path) == 0 &&
+      describe (f) == 0)
     return &f->dev;
-  {
-    int saved = errno;
-
-    file_close (&f->dev);
-    errno = saved;
-  }
+  dev_close (&f->dev);
   return NULL;
 }

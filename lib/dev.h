@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lock.h"
+
 /* Flags of pwrite, zero and trim. */
 #define DEV_FUA (1u << 0)       /* durable before the call returns */
 #define DEV_MAY_TRIM (1u << 1)  /* zero: a hole will do */
@@ -54,8 +56,8 @@ struct dev_ops {
    */
   int (*pwrite) (struct dev *dev, const void *buf, size_t count,
                  uint64_t offset, unsigned flags);
-  int (*flush) (struct dev *dev);
-  /* zero and trim fail with EOPNOTSUPP where the device cannot; nothing is
+  int (*flush) (struct dev *dev);       /* through dev_flush */
+  /* zero and trim know nothing of DEV_FUA, and fail with EOPNOTSUPP where the device cannot; nothing is
    * changed then.
    */
   int (*zero) (struct dev *dev, uint64_t count, uint64_t offset,
@@ -73,7 +75,19 @@ struct dev_ops {
 struct dev {
   const struct dev_ops *ops;
   struct dev_info info;
+  struct lock flush_lock;       /* rank 45: */
+  int flush_error;              /* of the first flush that failed, or 0 */
 };
+
+/* For whoever implements a dev. */
+extern void dev_init (struct dev *dev, const struct dev_ops *ops);
+
+/* Make durable all that was written before.  Once it has failed it fails for
+ * ever: the kernel tells of lost writes once, and takes them for written then.
+ * One at a time, so that nobody hears "durable" while another is being told
+ * that something is lost.
+ */
+extern int dev_flush (struct dev *dev);
 
 enum dev_error_class {
   DEV_ERROR_MEDIUM,             /* this spot is bad: the only reason to remap */
@@ -111,12 +125,6 @@ dev_pwrite (struct dev *dev, const void *buf, size_t count, uint64_t offset,
 }
 
 static inline int
-dev_flush (struct dev *dev)
-{
-  return dev->ops->flush (dev);
-}
-
-static inline int
 dev_extents (struct dev *dev, uint64_t count, uint64_t offset,
              dev_extents_fn *fn, void *opaque)
 {
@@ -135,12 +143,7 @@ dev_resize (struct dev *dev, uint64_t size_bytes)
   return dev->ops->resize (dev, size_bytes);
 }
 
-static inline void
-dev_close (struct dev *dev)
-{
-  if (dev)
-    dev->ops->close (dev);
-}
+extern void dev_close (struct dev *dev);
 
 enum dev_direct { DEV_DIRECT_AUTO, DEV_DIRECT_ON, DEV_DIRECT_OFF };
 
@@ -153,6 +156,11 @@ enum dev_direct { DEV_DIRECT_AUTO, DEV_DIRECT_ON, DEV_DIRECT_OFF };
  */
 extern struct dev *dev_file_open (const char *path, enum dev_direct direct,
                                   unsigned flags);
+
+/* Make all durable and forget what the page cache has: what is read next is
+ * what the medium has.  After a failed flush the two may differ.
+ */
+extern int dev_file_forget_cache (struct dev *dev);
 
 /* The file descriptor of a dev of dev-file.c, for identification. */
 extern int dev_file_fd (const struct dev *dev);

@@ -372,6 +372,26 @@ finish (struct engine *e, unsigned flags, bool used_store)
   return flags & DEV_FUA && used_store ? store_flush (e->store) : 0;
 }
 
+static int
+flush_backing (struct engine *e)
+{
+  if (e->backing->info.readonly || dev_flush (e->backing) == 0)
+    return 0;
+  if (!atomic_exchange (&e->flush_failed, true))
+    log_message (LEVEL_ERROR, "%s; flushes report an error until a restart",
+                 last_error_text ());
+  return -1;
+}
+
+/* The same for what was cleared natively, without FUA. */
+static int
+finish_clear (struct engine *e, unsigned flags, bool used_store)
+{
+  if (flags & DEV_FUA && flush_backing (e) == -1)
+    return -1;
+  return finish (e, flags, used_store);
+}
+
 int
 engine_pwrite (struct engine *e, const void *vbuf, size_t count,
                uint64_t offset, unsigned flags)
@@ -479,8 +499,7 @@ clear_run (struct engine *e, lba_t lba, uint64_t nr_sectors, clear_fn *clear,
     if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
       return -1;
   }
-  return write_zeroes (e, lba, nr_sectors, flags & DEV_FUA, failed,
-                       ret_used_store);
+  return write_zeroes (e, lba, nr_sectors, 0, failed, ret_used_store);
 }
 
 static int
@@ -523,14 +542,14 @@ engine_zero (struct engine *e, uint64_t count, uint64_t offset, unsigned flags)
   c = cut_request (e, count, offset);
   if (c.whole_bytes > 0 &&
       clear_sectors (e, span_of (e, c.whole_bytes, offset + c.head_bytes),
-                     e->backing->ops->zero, flags, &used_store) == -1)
+                     e->backing->ops->zero, flags & ~DEV_FUA, &used_store) == -1)
     return -1;
-  if (write_part (e, NULL, c.head_bytes, offset, flags & DEV_FUA,
+  if (write_part (e, NULL, c.head_bytes, offset, 0,
                   &used_store) == -1 ||
       write_part (e, NULL, c.tail_bytes, offset + c.head_bytes + c.whole_bytes,
-                  flags & DEV_FUA, &used_store) == -1)
+                  0, &used_store) == -1)
     return -1;
-  return finish (e, flags, used_store);
+  return finish_clear (e, flags, used_store);
 }
 
 /* Parts of sectors stay as they are: nobody is promised that they go. */
@@ -545,28 +564,12 @@ engine_trim (struct engine *e, uint64_t count, uint64_t offset, unsigned flags)
   c = count > 0 ? cut_request (e, count, offset) : (struct cut) { 0, 0, 0 };
   if (c.whole_bytes > 0 &&
       clear_sectors (e, span_of (e, c.whole_bytes, offset + c.head_bytes),
-                     e->backing->ops->trim, flags & DEV_FUA, &used_store) == -1)
+                     e->backing->ops->trim, 0, &used_store) == -1)
     return -1;
-  return finish (e, flags, used_store);
+  return finish_clear (e, flags, used_store);
 }
 
 /* Flush, cache, block status. */
-
-static int
-flush_backing (struct engine *e)
-{
-  if (e->backing->info.readonly)
-    return 0;
-  if (atomic_load (&e->flush_failed))
-    return set_error (EIO, "%s: an earlier flush has failed: what was written "
-                      "before may not be durable", e->backing->info.name);
-  if (dev_flush (e->backing) == 0)
-    return 0;
-  if (!atomic_exchange (&e->flush_failed, true))
-    log_message (LEVEL_ERROR, "%s; flushes report an error until a restart",
-                 last_error_text ());
-  return -1;
-}
 
 /* Both are tried, whatever becomes of the first. */
 int

@@ -13,6 +13,7 @@
  *   25    flush mutex (store)       who flushes, and for whom   never
  *   30    map mutex                 changes of map and spares   never
  *   40    health mutex (worker.c)   error counters, watchers    never
+ *   45    flush of a device (dev.c) who flushes it             its flush
  *   50    leaf (ranges, log, ...)   own fields; calls nothing   never
  *
  * The range lock (ranges.c) is no mutex, but counts with rank 10.
@@ -30,6 +31,7 @@ enum lock_rank {
   RANK_FLUSH = 25,
   RANK_MAP = 30,
   RANK_HEALTH = 40,
+  RANK_DEV_FLUSH = 45,
   RANK_LEAF = 50,
 };
 

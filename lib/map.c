@@ -17,9 +17,6 @@
 #define CHUNK_BITS 16
 #define CHUNK_SECTORS (UINT32_C (1) << CHUNK_BITS)
 
-/* A grace period is waited for once for this many replaced chunks. */
-#define RETIRED_MAX 64
-
 struct entry {
   uint16_t start;
   uint16_t last;                /* the last sector, so that 2^16 fit */
@@ -34,10 +31,6 @@ struct chunk {
 struct map {
   uint64_t nr_sectors, nr_chunks;
   _Atomic uint64_t count[4];    /* sectors, by state */
-  /* Under the map mutex: */
-  struct chunk *retired[RETIRED_MAX];
-  unsigned nr_retired;
-
   _Atomic (struct chunk *) chunks[];
 };
 
@@ -91,23 +84,11 @@ map_new (uint64_t nr_sectors)
   return map;
 }
 
-static void
-free_retired (struct map *map)
-{
-  if (map->nr_retired == 0)
-    return;
-  rcu_wait_for_readers (map);
-  for (unsigned i = 0; i < map->nr_retired; i++)
-    free (map->retired[i]);
-  map->nr_retired = 0;
-}
-
 void
 map_free (struct map *map)
 {
   if (map == NULL)
     return;
-  free_retired (map);
   for (uint64_t i = 0; i < map->nr_chunks; i++)
     free (atomic_load_explicit (&map->chunks[i], memory_order_relaxed));
   free (map);
@@ -336,11 +317,8 @@ set_in_chunk (struct map *map, uint64_t nr_chunk, struct entry e)
     return set_error (ENOMEM, "no memory for the map");
   update_counts (map, old, c);
   atomic_store_explicit (slot, c, memory_order_release);
-  if (old) {
-    map->retired[map->nr_retired++] = old;
-    if (map->nr_retired == RETIRED_MAX)
-      free_retired (map);
-  }
+  if (old)
+    rcu_free_later (old, map);
   return 0;
 }
 

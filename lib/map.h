@@ -11,7 +11,8 @@
  * Invariants: M1 The runs of a chunk ascend and do not overlap.
  *             M2 No two neighbouring runs could be one.
  *             M3 The counts are those of the runs.   (map_verify: M1..M3)
- * Locking:    readers: none (RCU around a search, nothing for a clean chunk).
+ * Locking:    readers: none (RCU around a search, nothing for a clean chunk);
+ *             a reader that stops for ever stops nobody.
  *             map_set: one at a time, the caller holds the map mutex.
  */
 #ifndef REMAP_MAP_H

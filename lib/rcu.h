@@ -9,6 +9,8 @@
 #ifndef REMAP_RCU_H
 #define REMAP_RCU_H
 
+#include <stdlib.h>
+
 #include <urcu-bp.h>
 
 #if defined(__SANITIZE_THREAD__)
@@ -40,12 +42,37 @@ rcu_leave (void *domain)
   urcu_bp_read_unlock ();
 }
 
-/* Wait until every reader that is inside now has left. */
+struct rcu_retired {
+  struct rcu_head head;
+  void *ptr, *domain;
+};
+
 static inline void
-rcu_wait_for_readers (void *domain)
+rcu_free_retired (struct rcu_head *head)
 {
-  urcu_bp_synchronize_rcu ();
-  RCU_ANNOTATE (acquire, domain);
+  struct rcu_retired *r = caa_container_of (head, struct rcu_retired, head);
+
+  RCU_ANNOTATE (acquire, r);
+  RCU_ANNOTATE (acquire, r->domain);
+  free (r->ptr);
+  free (r);
+}
+
+/* Free ptr when every reader that is inside now has left.  Waits for nobody: a
+ * thread of liburcu's does, so a reader that has stopped for ever costs memory
+ * and no more.  domain is but an address, and may be gone by then.  (Without memory to note it, ptr is never freed.)
+ */
+static inline void
+rcu_free_later (void *ptr, void *domain)
+{
+  struct rcu_retired *r = malloc (sizeof *r);
+
+  if (r == NULL)
+    return;
+  r->ptr = ptr;
+  r->domain = domain;
+  RCU_ANNOTATE (release, r);
+  urcu_bp_call_rcu (&r->head, rcu_free_retired);
 }
 
 #endif /* REMAP_RCU_H */

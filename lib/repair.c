@@ -101,8 +101,9 @@ block_sectors (struct engine *e, const struct sector_run *wanted)
       continue;
     run.state = SECTOR_LOST;
     run.spare = SPARE_NONE;
-    if (set_map (e, &run) == -1)
-      log_message (LEVEL_ERROR, "%s", last_error_text ());
+    if (set_map (e, &run) == -1 && !atomic_exchange (&e->failed, true))
+      log_message (LEVEL_ERROR, "%s; nothing is written until a restart",
+                   last_error_text ());
   }
 }
 
@@ -134,15 +135,16 @@ commit_run (struct engine *e, const struct sector_run *run,
   return 0;
 }
 
-/* Take slots and write data into them; slots that are bad are marked and
- * others taken.  Returns how many, or -1.
+/* Take up to *nr slots and write data into them; slots that are bad are marked
+ * and others taken.  Returns how many, or -1.  *nr is 1 once a bad one was
+ * met: of several that are written together it cannot be told which one it is.
  */
 static int
-fill_slots (struct engine *e, lba_t lba, uint32_t nr, const uint8_t *buf,
+fill_slots (struct engine *e, lba_t lba, uint32_t *nr, const uint8_t *buf,
             enum store_purpose purpose, spare_t *ret_first)
 {
   for (unsigned nr_bad = 0; nr_bad < BAD_SPARES_MAX; ) {
-    int n = store_take (e->store, nr, purpose, ret_first), err;
+    int n = store_take (e->store, *nr, purpose, ret_first), err;
 
     if (n == -1)
       return -1;
@@ -155,9 +157,9 @@ fill_slots (struct engine *e, lba_t lba, uint32_t nr, const uint8_t *buf,
       return -1;
     }
     engine_post (e, EVENT_SPARE_ERROR, lba, 1, err);
-    if (n > 1) {                /* one of them is bad: one at a time */
+    if (n > 1) {
       store_untake (e->store, *ret_first, (uint32_t) n);
-      nr = 1;
+      *nr = 1;
       continue;
     }
     log_message (LEVEL_WARNING, "spare %u is bad; the next one is taken",
@@ -177,16 +179,20 @@ static int
 place (struct engine *e, lba_t lba, uint64_t nr_sectors, const uint8_t *buf,
        enum sector_cause cause, enum store_purpose purpose)
 {
+  uint32_t most = STORE_RECORD_MAX;
+
   while (nr_sectors > 0) {
-    uint32_t nr = (uint32_t) MIN (nr_sectors, (uint64_t) STORE_RECORD_MAX);
+    uint32_t nr = (uint32_t) MIN (nr_sectors, (uint64_t) most);
     struct sector_run run = {
       .lba = lba, .state = buf ? SECTOR_REMAPPED : SECTOR_LOST,
     };
-    int n = buf ? fill_slots (e, lba, nr, buf, purpose, &run.spare)
+    int n = buf ? fill_slots (e, lba, &nr, buf, purpose, &run.spare)
       : store_take (e->store, nr, purpose, &run.spare);
 
     if (n == -1)
       return -1;
+    if (nr == 1)
+      most = 1;
     run.nr_sectors = (uint64_t) n;
     n = commit_run (e, &run, cause, buf);
     store_settle (e->store, (uint32_t) run.nr_sectors);
@@ -289,6 +295,7 @@ lose_remapped (struct engine *e, const struct sector_run *run)
                run->spare.n, last_error_text ());
   engine_post (e, EVENT_SPARE_ERROR, run->lba, 1, err);
   engine_post (e, EVENT_LOST, run->lba, 1, err);
+  store_note_unreadable (e->store, run->spare);
   /* In its own slot: the old record must not outlive the new one. */
   if (commit_run (e, &(struct sector_run) {
                        .lba = run->lba, .nr_sectors = 1, .state = SECTOR_LOST,

@@ -274,7 +274,7 @@ store_entry_decode (const uint8_t bytes[ENTRY_BYTES],
   ret->state = (enum entry_state) bytes[ENTRY_STATE];
   ret->cause = (enum sector_cause) bytes[ENTRY_CAUSE];
   if (ret->state < ENTRY_FREE || ret->state > ENTRY_BAD_SLOT ||
-      get_le16 (bytes + ENTRY_ZERO) != 0)
+      ret->cause > CAUSE_SPARE_ERROR || get_le16 (bytes + ENTRY_ZERO) != 0)
     return "has an impossible state";
   return NULL;
 }

@@ -39,6 +39,8 @@ store_view_open (const char *path)
   if (view == NULL)
     set_error (ENOMEM, "no memory to read store %s", path);
   else if (store_load (dev, path, NULL, NULL, &view->image) == -1) {
+    if (errno == EEXIST)
+      set_error (EEXIST, "%s is no store", path);
     free (view);
     view = NULL;
   }
@@ -62,7 +64,7 @@ store_view_get_status (const struct store_view *view, struct status *ret)
   const struct store_image *image = &view->image;
   uint64_t total = store_super_slots (&image->super);
   uint64_t used = image->nr_remapped + image->nr_lost + image->nr_zeroed
-    + image->nr_bad_slots + image->super.nr_kept;
+    + image->bad_slots.nr + image->super.nr_kept;
 
   memset (ret, 0, sizeof *ret);
   memcpy (ret->backing, image->super.backing_path, sizeof ret->backing);
@@ -76,7 +78,7 @@ store_view_get_status (const struct store_view *view, struct status *ret)
   ret->nr_zeroed = image->nr_zeroed;
   ret->spares_total = total - image->super.nr_kept;
   ret->spares_free = total > used ? total - used : 0;
-  ret->spares_bad = image->nr_bad_slots;
+  ret->spares_bad = image->bad_slots.nr;
 }
 
 int
@@ -166,6 +168,8 @@ store_check (const char *path, store_problem_fn *fn, void *opaque)
     store_image_free (&image);
   }
   else if (c.worst < 2) {       /* no store at all, or it cannot be read */
+    if (errno == EEXIST)
+      set_error (EEXIST, "%s is no store", path);
     dev_close (c.dev);
     return -1;
   }

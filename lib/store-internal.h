@@ -10,6 +10,7 @@
 
 #include "spares.h"
 #include "store-codec.h"
+#include "store-load.h"
 #include "store.h"
 
 struct slot_range {
@@ -45,6 +46,7 @@ struct store {
   struct lock map_lock;         /* rank 30: */
   struct spares *spares;
   struct pending pending;       /* superseded: free after the next flush */
+  struct slot_list unreadable;  /* not to be used again */
   uint32_t nr_in_hand;          /* taken, not yet settled */
   pthread_cond_t slots_changed;
   bool said_25, said_10, said_0;        /* warnings of few spares */
@@ -57,6 +59,12 @@ extern int store_write_entries (struct store *s, spare_t first, uint32_t nr,
 /* One copy of one entry; for repairs. */
 extern int store_write_entry_copy (struct store *s, spare_t slot,
                                    unsigned copy, const struct store_entry *e);
+
+/* Mend the blocks that hold the nr_bytes at `to`, from where their other copy
+ * stands; both lie alike in their blocks.
+ */
+extern int store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
+                              uint64_t nr_bytes);
 
 /* Write both copies of the superblock, one durable before the other begins.
  * Where one is damaged it must be the first; else the second, because growing

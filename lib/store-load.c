@@ -20,6 +20,7 @@ struct claim {
   uint32_t slot;
   uint32_t data_crc;
   uint8_t state;                /* enum entry_state */
+  uint8_t cause;                /* enum sector_cause */
 };
 
 struct loader {
@@ -30,7 +31,7 @@ struct loader {
   struct store_image *image;
   struct claim *claims;
   size_t nr_claims, max_claims;
-  size_t max_runs, max_fixes, max_bad_slots;
+  size_t max_runs, max_fixes;
 };
 
 static void report (struct loader *l, int damage, const char *fmt, ...)
@@ -69,6 +70,15 @@ grow (void *array, size_t nr, size_t *max, size_t element_bytes)
     return set_error (ENOMEM, "no memory to read the store");
   *p = bigger;
   *max = new_max;
+  return 0;
+}
+
+int
+slot_list_add (struct slot_list *list, spare_t slot)
+{
+  if (grow (&list->slots, list->nr, &list->max, sizeof list->slots[0]) == -1)
+    return -1;
+  list->slots[list->nr++] = slot.n;
   return 0;
 }
 
@@ -218,6 +228,26 @@ choose_super (struct loader *l, struct super_copy c[2])
   return 0;
 }
 
+/* Growth that was interrupted, and a device that was made larger, leave the
+ * second superblock before the end.  It is searched for only where the first
+ * one is a damaged superblock, and not where there is none: a large file that
+ * is no store shall be refused at once.
+ */
+static void
+find_second_super (struct loader *l, uint64_t offset, struct super_copy *ret)
+{
+  struct super_copy c;
+
+  while (offset > STORE_HEAD_BYTES) {
+    offset -= STORE_BLOCK;
+    read_super (l, 1, offset, &c);
+    if (!c.wrong && c.super.store_bytes == offset + STORE_BLOCK) {
+      *ret = c;
+      return;
+    }
+  }
+}
+
 static int
 load_super (struct loader *l)
 {
@@ -232,6 +262,8 @@ load_super (struct loader *l)
   end = c[0].wrong ? round_down (size_bytes, STORE_BLOCK)
     : c[0].super.store_bytes;
   read_super (l, 1, end - STORE_BLOCK, &c[1]);
+  if (c[0].wrong && c[1].wrong && !strstr (c[0].wrong, "no superblock"))
+    find_second_super (l, end - STORE_BLOCK, &c[1]);
   if (choose_super (l, c) == -1)
     return -1;
   if (l->image->super.store_bytes > size_bytes)
@@ -305,7 +337,7 @@ add_claim (struct loader *l, spare_t slot, const struct store_entry *e)
     return -1;
   l->claims[l->nr_claims++] = (struct claim) {
     .lba = e->lba.n, .seq = e->seq, .slot = slot.n, .data_crc = e->data_crc,
-    .state = (uint8_t) e->state,
+    .state = (uint8_t) e->state, .cause = (uint8_t) e->cause,
   };
   return 0;
 }
@@ -320,11 +352,7 @@ note_entry (struct loader *l, spare_t slot, const struct store_entry *e)
   case ENTRY_FREE:
     return 0;
   case ENTRY_BAD_SLOT:
-    if (grow (&image->bad_slots, image->nr_bad_slots, &l->max_bad_slots,
-              sizeof image->bad_slots[0]) == -1)
-      return -1;
-    image->bad_slots[image->nr_bad_slots++] = slot.n;
-    return 0;
+    return slot_list_add (&image->bad_slots, slot);
   case ENTRY_REMAPPED:
   case ENTRY_LOST:
   case ENTRY_ZEROED:
@@ -503,6 +531,9 @@ add_run (struct loader *l, const struct claim *c)
   enum sector_state state = c->state == ENTRY_REMAPPED ? SECTOR_REMAPPED
     : c->state == ENTRY_LOST ? SECTOR_LOST : SECTOR_ZEROED;
 
+  if (state == SECTOR_LOST && c->cause == CAUSE_SPARE_ERROR &&
+      slot_list_add (&image->unreadable, (spare_t) { c->slot }) == -1)
+    return -1;
   image->nr_remapped += state == SECTOR_REMAPPED;
   image->nr_lost += state == SECTOR_LOST;
   image->nr_zeroed += state == SECTOR_ZEROED;
@@ -579,7 +610,9 @@ store_load (struct dev *dev, const char *path, store_problem_fn *fn,
   if (load_super (&l) == 0 && load_commit (&l) == 0 &&
       load_tables (&l) == 0) {
     ret->max_seq = MAX (ret->max_seq, ret->commit.durable_seq);
-    r = resolve_claims (&l);
+    r = ret->max_seq > SEQ_MAX / 2
+      ? FATAL (&l, EUCLEAN, "its sequence numbers have no end")
+      : resolve_claims (&l);
   }
   free (l.claims);
   if (r == -1)
@@ -609,7 +642,8 @@ store_image_free (struct store_image *image)
   int saved = errno;
 
   free (image->runs);
-  free (image->bad_slots);
+  free (image->bad_slots.slots);
+  free (image->unreadable.slots);
   free (image->fixes);
   memset (image, 0, sizeof *image);
   errno = saved;

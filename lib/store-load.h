@@ -27,6 +27,14 @@ struct store_fix {
   struct store_entry entry;
 };
 
+struct slot_list {
+  uint32_t *slots;
+  size_t nr, max;
+};
+
+/* -1 with the error set: no memory. */
+extern int slot_list_add (struct slot_list *list, spare_t slot);
+
 struct store_image {
   struct store_super super;
   struct store_commit commit;
@@ -36,8 +44,8 @@ struct store_image {
   struct sector_run *runs;      /* ascending: the map */
   size_t nr_runs;
   uint64_t nr_remapped, nr_lost, nr_zeroed;     /* sectors */
-  uint32_t *bad_slots;
-  size_t nr_bad_slots;
+  struct slot_list bad_slots;
+  struct slot_list unreadable;  /* have a record, but lost their data */
   struct store_fix *fixes;
   size_t nr_fixes;
 };

@@ -214,24 +214,54 @@ check_adopted_size (const struct store_image *image,
   return 0;
 }
 
+/* Write a copy of an entry, if need be (and if that is allowed) with its whole
+ * block, from the other copy.
+ */
+static int
+write_fix_copy (struct store *s, const struct store_fix *fix, unsigned copy,
+                bool whole_blocks)
+{
+  if (store_write_entry_copy (s, fix->slot, copy, &fix->entry) == 0)
+    return 0;
+  if (!whole_blocks || !dev_error_is_medium (errno))
+    return -1;
+  return store_copy_blocks (s, store_entry_at (&s->super, fix->slot, !copy),
+                            store_entry_at (&s->super, fix->slot, copy),
+                            ENTRY_BYTES);
+}
+
+/* One good copy is enough: the other one then cannot be had. */
+static int
+write_fix (struct store *s, const struct store_fix *fix, bool whole_blocks)
+{
+  unsigned nr_failed = 0;
+
+  for (unsigned copy = 0; copy < 2; copy++)
+    if (fix->copy[copy] &&
+        write_fix_copy (s, fix, copy, whole_blocks) == -1) {
+      if (!whole_blocks || !dev_error_is_medium (errno) || ++nr_failed == 2)
+        return -1;
+      log_limited (LEVEL_WARNING, "store %s: a copy of the entry of slot %u "
+                   "cannot be repaired (%s): it has only one", s->path,
+                   fix->slot.n, errno_text (errno));
+    }
+  return 0;
+}
+
 /* Write what the load found to be missing in one copy, or void. */
 static int
 repair (struct store *s, const struct store_image *image)
 {
-  for (size_t i = 0; i < image->nr_fixes; i++) {
-    const struct store_fix *fix = &image->fixes[i];
-    unsigned nr_failed = 0;
+  size_t nr_left = 0;
 
-    for (unsigned copy = 0; copy < 2; copy++)
-      if (fix->copy[copy] &&
-          store_write_entry_copy (s, fix->slot, copy, &fix->entry) == -1) {
-        if (!dev_error_is_medium (errno) || ++nr_failed == 2)
-          return -1;
-        log_limited (LEVEL_WARNING, "store %s: a copy of the entry of slot %u "
-                     "cannot be repaired (%s): it has only one", s->path,
-                     fix->slot.n, errno_text (errno));
-      }
-  }
+  for (size_t i = 0; i < image->nr_fixes; i++)
+    nr_left += write_fix (s, &image->fixes[i], false) == -1;
+  /* Whole blocks only now, when all that could be mended in part is: what
+   * they are copied from is as new as it can be.
+   */
+  for (size_t i = 0; nr_left > 0 && i < image->nr_fixes; i++)
+    if (write_fix (s, &image->fixes[i], true) == -1)
+      return -1;
   return 0;
 }
 
@@ -300,14 +330,16 @@ build_map (struct store *s, const struct store_image *image)
 }
 
 static void
-take_used_slots (struct store *s, const struct store_image *image)
+take_used_slots (struct store *s, struct store_image *image)
 {
   for (size_t i = 0; i < image->nr_runs; i++)
     spares_take_at (s->spares, image->runs[i].spare,
                     (uint32_t) image->runs[i].nr_sectors);
-  for (size_t i = 0; i < image->nr_bad_slots; i++)
-    spares_take_at (s->spares, (spare_t) { image->bad_slots[i] }, 1);
-  atomic_store (&s->nr_bad, (uint32_t) image->nr_bad_slots);
+  for (size_t i = 0; i < image->bad_slots.nr; i++)
+    spares_take_at (s->spares, (spare_t) { image->bad_slots.slots[i] }, 1);
+  atomic_store (&s->nr_bad, (uint32_t) image->bad_slots.nr);
+  s->unreadable = image->unreadable;
+  image->unreadable = (struct slot_list) { .slots = NULL };
 }
 
 /* Make the store on disk as it should be: repaired, adopted, grown. */
@@ -369,7 +401,7 @@ renew_spares (struct store *s)
 
 static struct store *
 open_loaded (struct dev *dev, const struct store_options *o,
-             const struct store_image *image, struct map **ret_map)
+             struct store_image *image, struct map **ret_map)
 {
   struct store *s = store_new (dev, o->path, &image->super);
   struct map *map;
@@ -387,21 +419,25 @@ open_loaded (struct dev *dev, const struct store_options *o,
   return NULL;
 }
 
+/* A device is made a store only where it holds nothing: no file system, volume
+ * manager, RAID or partition table leaves so much zero at both ends.
+ */
+#define BLANK_BYTES (4u << 20)
+
 static bool
 is_blank (struct dev *dev)
 {
-  CLEANUP_FREE uint8_t *buf = calloc (1, 65536);
   uint64_t size = dev->info.size_bytes;
-  size_t n = (size_t) MIN (size, UINT64_C (65536));
+  size_t n = (size_t) MIN (size, (uint64_t) BLANK_BYTES);
+  CLEANUP_FREE uint8_t *buf = malloc (MAX (n, (size_t) 1));
 
   if (buf == NULL || n == 0)
     return n == 0;
   for (unsigned end = 0; end < 2; end++) {
     if (dev_pread (dev, buf, n, end ? size - n : 0, DEV_BUFFERED) == -1)
       return false;
-    for (size_t i = 0; i < n; i++)
-      if (buf[i] != 0)
-        return false;
+    if (buf[0] != 0 || memcmp (buf, buf + 1, n - 1) != 0)
+      return false;
   }
   return true;
 }
@@ -459,6 +495,12 @@ make_file (const struct store_options *o)
   CLEANUP_FREE char *temporary = NULL;
   struct dev *dev;
   int fd, r = -1;
+
+  if (strncmp (o->path, "/dev/", 5) == 0 &&
+      strncmp (o->path, "/dev/shm/", 9) != 0)
+    return set_error (ENOENT, "%s is not there, and a file made there would "
+                      "be gone after a restart: attach the device, or name "
+                      "another place with spare=", o->path);
 
   if (asprintf (&temporary, "%s.XXXXXX", o->path) == -1) {
     temporary = NULL;
@@ -530,6 +572,10 @@ store_open (const struct store_options *o, struct map **ret_map)
     dev_close (dev);
     set_error (EEXIST, "%s exists, is empty and no store; it is left alone: "
                "remove it, or name another place with spare=", o->path);
+    return NULL;
+  }
+  if (dev_file_forget_cache (dev) == -1) {
+    dev_close (dev);
     return NULL;
   }
   return store_open_dev (dev, o, ret_map);

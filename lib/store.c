@@ -25,6 +25,32 @@
 
 /* Entries, superblock, commit sector. */
 
+/* A block that cannot be read cannot be changed in part, by the page cache as
+ * little as by the disk; written as a whole it may well be good again.
+ */
+int
+store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
+                   uint64_t nr_bytes)
+{
+  uint64_t end = round_up (to + nr_bytes, STORE_BLOCK);
+  void *block;
+  int r = 0, err;
+
+  if (posix_memalign (&block, STORE_BLOCK, STORE_BLOCK) != 0)
+    return set_error (ENOMEM, "no memory to mend store %s", s->path);
+  from = round_down (from, STORE_BLOCK);
+  to = round_down (to, STORE_BLOCK);
+  for (; r == 0 && to < end; from += STORE_BLOCK, to += STORE_BLOCK) {
+    r = dev_pread (s->dev, block, STORE_BLOCK, from, DEV_BUFFERED);
+    if (r == 0)
+      r = dev_pwrite (s->dev, block, STORE_BLOCK, to, 0);
+  }
+  err = errno;
+  free (block);
+  errno = err;
+  return r;
+}
+
 /* Write the same bytes to the places of both copies.  Where one of them is bad,
  * the other has to do: every start compares them, and the newer one counts.
  */
@@ -32,12 +58,13 @@ static int
 write_copies (struct store *s, const void *buf, size_t nr_bytes,
               const uint64_t offset[2])
 {
-  unsigned nr_failed = 0;
+  unsigned nr_failed = 0, bad = 0;
   int err = 0;
 
   for (unsigned copy = 0; copy < 2; copy++)     /* S4 */
     if (dev_pwrite (s->dev, buf, nr_bytes, offset[copy], DEV_BUFFERED) == -1) {
       err = errno;
+      bad = copy;
       nr_failed++;
       if (!dev_error_is_medium (err))
         return -1;
@@ -46,7 +73,9 @@ write_copies (struct store *s, const void *buf, size_t nr_bytes,
     errno = err;
     return -1;
   }
-  if (nr_failed == 1 && !atomic_exchange (&s->is_degraded, true))
+  if (nr_failed == 1 &&
+      store_copy_blocks (s, offset[!bad], offset[bad], nr_bytes) == -1 &&
+      !atomic_exchange (&s->is_degraded, true))
     log_message (LEVEL_WARNING, "store %s: a copy of its table cannot be "
                  "written (%s): it has only one there; move it to a better "
                  "place", s->path, errno_text (err));
@@ -153,6 +182,7 @@ store_write_commit (struct store *s)
 int
 store_make_ready (struct store *s, uint64_t nr_ready)
 {
+  const uint64_t before = s->super.nr_ready;
   struct store_entry e[256];
 
   for (size_t i = 0; i < 256; i++)
@@ -168,7 +198,10 @@ store_make_ready (struct store *s, uint64_t nr_ready)
   if (dev_flush (s->dev) == -1)
     return -1;
   s->super.nr_ready = nr_ready;
-  return store_write_super (s, 1);
+  if (store_write_super (s, 1) == 0)
+    return 0;
+  s->super.nr_ready = before;
+  return -1;
 }
 
 /* Slots. */
@@ -295,10 +328,12 @@ store_take (struct store *s, uint32_t nr, enum store_purpose purpose,
     if (n > 0)
       return (int) n;
     if (!why.all_taken && !all_ready && why.nr_pending < PENDING_ENOUGH) {
-      if (make_more_ready (s, seen_ready) == -1)
+      if (make_more_ready (s, seen_ready) == 0)
+        continue;
+      if (why.nr_pending == 0)
         return -1;
     }
-    else if (why.nr_pending > 0) {
+    if (why.nr_pending > 0) {
       if (flush_through (s) == -1)
         return -1;
     }
@@ -385,6 +420,9 @@ record_locked (struct store *s, spare_t first, uint32_t nr,
   if (atomic_load (&s->failed))
     return set_error (EIO, "store %s has failed and takes no more records",
                       s->path);
+  if (seq > SEQ_MAX)
+    return set_error (EOVERFLOW, "store %s has no more sequence numbers: make "
+                      "a new one", s->path);
   for (uint32_t i = 0; i < nr; i++)
     e[i].seq = seq;
   if (store_write_entries (s, first, nr, e) == -1) {
@@ -452,6 +490,28 @@ store_read (struct store *s, spare_t first, lba_t lba, uint32_t nr, void *buf)
 
 /* Flush. */
 
+void
+store_note_unreadable (struct store *s, spare_t slot)
+{
+  LOCK_FOR_SCOPE (&s->map_lock);
+  /* Without memory for it, it is used again, and may fail again. */
+  slot_list_add (&s->unreadable, slot);
+}
+
+/* Cross a slot off the list of unreadable ones; was it there? */
+static bool
+take_unreadable_locked (struct store *s, uint32_t slot)
+{
+  struct slot_list *list = &s->unreadable;
+
+  for (size_t i = 0; i < list->nr; i++)
+    if (list->slots[i] == slot) {
+      list->slots[i] = list->slots[--list->nr];
+      return true;
+    }
+  return false;
+}
+
 /* What was superseded by records that a flush which begins now covers. */
 static struct pending
 take_pending (struct store *s)
@@ -464,12 +524,21 @@ take_pending (struct store *s)
   return taken;
 }
 
+/* Give back what was pending; slots that are bad are left for ret_bad. */
 static void
-give_pending (struct store *s, const struct pending *p)
+give_pending (struct store *s, const struct pending *p,
+              struct slot_list *ret_bad)
 {
   LOCK_FOR_SCOPE (&s->map_lock);
   for (size_t i = 0; i < p->nr; i++) {
-    spares_give (s->spares, p->ranges[i].first, p->ranges[i].nr);
+    for (uint32_t k = 0; k < p->ranges[i].nr; k++) {
+      spare_t slot = { p->ranges[i].first.n + k };
+
+      if (take_unreadable_locked (s, slot.n))
+        slot_list_add (ret_bad, slot);  /* no memory: it just stays taken */
+      else
+        spares_give (s->spares, slot, 1);
+    }
     atomic_fetch_sub (&s->nr_pending, p->ranges[i].nr);
   }
   slots_changed_locked (s, 0);
@@ -489,13 +558,19 @@ flush_once (struct store *s)
 {
   struct pending pending = take_pending (s);    /* S2: before seq */
   uint64_t seq = atomic_load (&s->seq_recorded);
+  struct slot_list bad = { .slots = NULL };
   int r;
 
   r = dev_flush (s->dev);
   if (r == 0)
     r = note_durable (s, seq);
-  if (r == 0)
-    give_pending (s, &pending);
+  if (r == 0) {
+    give_pending (s, &pending, &bad);
+    /* Only now, when nothing depends on their old records any more. */
+    for (size_t i = 0; i < bad.nr; i++)
+      store_mark_bad (s, (spare_t) { bad.slots[i] });
+  }
+  free (bad.slots);
   free (pending.ranges);
   return r;
 }
@@ -575,6 +650,7 @@ store_destroy (struct store *s)
   dev_close (s->dev);
   spares_free (s->spares);
   free (s->pending.ranges);
+  free (s->unreadable.slots);
   pthread_cond_destroy (&s->flushed);
   pthread_cond_destroy (&s->slots_changed);
   lock_destroy (&s->map_lock);

@@ -109,6 +109,11 @@ extern int store_record (struct store *s, const struct sector_run *run,
 /* A slot that was taken cannot be written: never use it again. */
 extern int store_mark_bad (struct store *s, spare_t slot);
 
+/* A slot that has a record did not give its data back: when it is superseded it
+ * is marked bad, and not used again.
+ */
+extern void store_note_unreadable (struct store *s, spare_t slot);
+
 /* Read the data of nr neighbouring sectors of the backing from their slots,
  * with their checksums.  Errors: EILSEQ a slot does not hold the sector (it has
  * rotted, or has been given to another one meanwhile); others from the device.

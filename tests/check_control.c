@@ -337,8 +337,10 @@ END_TEST
 /* What is wrong with a line, and what is answered. */
 
 #define V "\"jsonrpc\":\"2.0\","
-#define REQUEST(params) "{" V "\"id\":7,\"method\":\"list\",\"params\":" params "}"
-#define STATUS(params) "{" V "\"id\":7,\"method\":\"status\",\"params\":" params "}"
+#define REQUEST(params)                                                       \
+  "{" V "\"id\":7,\"method\":\"list\",\"params\":" params "}"
+#define STATUS(params)                                                        \
+  "{" V "\"id\":7,\"method\":\"status\",\"params\":" params "}"
 
 static const struct { const char *line; int code; const char *id; } bad[] = {
   { "", CONTROL_PARSE_ERROR, "null" },
@@ -511,6 +513,7 @@ make_suite (void)
   Suite *suite = suite_create ("control");
   TCase *tc = tcase_create ("methods");
 
+  tcase_set_timeout (tc, 120);
   tcase_add_checked_fixture (tc, setup, NULL);
   tcase_add_test (tc, status_of_a_store);
   tcase_add_test (tc, status_live);

@@ -262,6 +262,10 @@ START_TEST (successor_is_not_unlinked)
   struct stat st;
 
   cs = control_socket_new (path, &source);
+  /* While somebody answers there the place is taken. */
+  ck_assert_ptr_null (control_socket_new (path, &source));
+  ck_assert_int_eq (last_error_errno (), EADDRINUSE);
+  ck_assert_int_eq (unlink (path), 0);
   second = control_socket_new (path, &source);
   ck_assert_ptr_nonnull (second);
   control_socket_free (cs);
@@ -578,7 +582,8 @@ START_TEST (no_file_descriptors)
   struct rlimit limit, tight;
   int fds[2];
 
-  expect_service ();
+  if (getenv ("REMAP_TEST_VALGRIND"))   /* it closes what is over the limit */
+    return;
   fds[0] = connect_client ();   /* taken on */
   send_text (fds[0], REQUEST ("status", 1) "\n");
   expect_result (fds[0], 1);
@@ -809,7 +814,7 @@ END_TEST
 static void
 add_server_fixture (TCase *tc)
 {
-  tcase_set_timeout (tc, 60);
+  tcase_set_timeout (tc, 120);
   tcase_add_unchecked_fixture (tc, make_dir, remove_dir);
   tcase_add_checked_fixture (tc, start_server, stop_server);
 }
@@ -820,6 +825,7 @@ make_suite (void)
   Suite *suite = suite_create ("control-socket");
   TCase *tc = tcase_create ("file");
 
+  tcase_set_timeout (tc, 120);
   tcase_add_unchecked_fixture (tc, make_dir, remove_dir);
   tcase_add_test (tc, mode_and_unlink);
   tcase_add_test (tc, unlinked_from_another_directory);
@@ -854,7 +860,7 @@ make_suite (void)
   suite_add_tcase (suite, tc);
 
   tc = tcase_create ("query without a server");
-  tcase_set_timeout (tc, 60);
+  tcase_set_timeout (tc, 120);
   tcase_add_unchecked_fixture (tc, make_dir, remove_dir);
   tcase_add_test (tc, query_of_nothing);
   tcase_add_test (tc, query_of_a_server_that_hangs);

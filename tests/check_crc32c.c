@@ -121,6 +121,7 @@ make_suite (void)
   Suite *suite = suite_create ("crc32c");
   TCase *tc = tcase_create ("RFC 3720");
 
+  tcase_set_timeout (tc, 60);
   tcase_add_test (tc, zeroes);
   tcase_add_test (tc, ones);
   tcase_add_test (tc, incrementing);

@@ -219,6 +219,7 @@ make_suite (void)
   Suite *suite = suite_create ("event-queue");
   TCase *tc = tcase_create ("one thread");
 
+  tcase_set_timeout (tc, 120);
   tcase_add_test (tc, first_in_first_out_over_many_rounds);
   tcase_add_test (tc, full_counts_by_region_and_kind);
   tcase_add_test (tc, stopped_producer_stops_no_other);
@@ -226,7 +227,7 @@ make_suite (void)
 
   tc = tcase_create ("many threads");
   tcase_set_timeout (tc, 120);
-  tcase_add_loop_test (tc, nothing_is_lost_with_many_producers, 0, 7);
+  tcase_add_loop_test (tc, nothing_is_lost_with_many_producers, 0, 11);
   suite_add_tcase (suite, tc);
   return suite;
 }

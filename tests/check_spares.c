@@ -133,10 +133,12 @@ take_or_give_at (struct oracle *o)
 
 START_TEST (as_an_array_of_bytes)
 {
-  unsigned seed = (unsigned) time (NULL) + (unsigned) _i;
+  const char *given = getenv ("REMAP_TEST_SEED");
+  unsigned seed = given ? (unsigned) strtoul (given, NULL, 10)
+    : (unsigned) time (NULL) * 100 + (unsigned) _i;
   struct oracle o = { .total = 1 + (unsigned) _i * 137 };
 
-  printf ("as_an_array_of_bytes: %u slots, seed %u\n", o.total, seed);
+  printf ("as_an_array_of_bytes: REMAP_TEST_SEED=%u\n", seed);
   fflush (stdout);
   srandom (seed);
   o.s = spares_new (o.total);
@@ -197,7 +199,7 @@ make_suite (void)
   Suite *suite = suite_create ("spares");
   TCase *tc = tcase_create ("taking and giving");
 
-  tcase_set_timeout (tc, 120);
+  tcase_set_timeout (tc, 240);
   tcase_add_test (tc, nothing_is_given_out_before_it_is_ready);
   tcase_add_loop_test (tc, all_slots_can_be_taken_and_no_more, 1, 200);
   tcase_add_test (tc, lowest_neighbours_first);
@@ -206,6 +208,7 @@ make_suite (void)
 
 #ifndef NDEBUG
   tc = tcase_create ("wrong");
+  tcase_set_timeout (tc, 60);
   tcase_add_checked_fixture (tc, dump_no_core, NULL);
   tcase_add_test_raise_signal (tc, taking_what_is_taken_aborts, SIGABRT);
   tcase_add_test_raise_signal (tc, giving_what_is_free_aborts, SIGABRT);

@@ -520,14 +520,24 @@ START_TEST (superseded_slot_is_free_after_a_flush)
 }
 END_TEST
 
+static void *
+rewrite_now (void *opaque)
+{
+  put (7, 1, SECTOR_REMAPPED, 3);
+  return NULL;
+}
+
 static int
 rewrite_in_flush (void *opaque, const struct dev_fault_call *call, bool is_done)
 {
   bool *done = opaque;
 
+  pthread_t thread;
+
   if (call->kind == DEV_FAULT_FLUSH && !is_done && !*done) {
     *done = true;
-    put (7, 1, SECTOR_REMAPPED, 3);
+    ck_assert_int_eq (pthread_create (&thread, NULL, rewrite_now, NULL), 0);
+    pthread_join (thread, NULL);
   }
   return 0;
 }
@@ -1364,7 +1374,8 @@ START_TEST (failed_record_stops_the_store)
   open_store ();
   put (1, 1, SECTOR_REMAPPED, 1);
   ck_assert_int_eq (take (1, STORE_FOR_NEW, &slot), 1);
-  dev_fault_fail_calls (disk, DEV_FAULT_PWRITE, 2 + (unsigned) _i, false, EIO);
+  dev_fault_fail_calls (disk, DEV_FAULT_PWRITE, 2 + (unsigned) _i, false,
+                        ENXIO);
   ck_assert_int_eq (try_record (1, 1, slot, SECTOR_REMAPPED, 2), -1);
   ck_assert_int_eq (errno, EIO);
   ck_assert (get_status ().store_failed);

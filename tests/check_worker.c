@@ -386,6 +386,22 @@ START_TEST (thread_takes_no_signals)
 }
 END_TEST
 
+static bool
+is_asleep (unsigned tid)
+{
+  char path[64], line[512];
+  char state = 0;
+  FILE *fp;
+
+  snprintf (path, sizeof path, "/proc/self/task/%u/stat", tid);
+  fp = fopen (path, "r");
+  ck_assert_ptr_nonnull (fp);
+  ck_assert_ptr_nonnull (fgets (line, sizeof line, fp));
+  fclose (fp);
+  ck_assert_int_eq (sscanf (strrchr (line, ')'), ") %c", &state), 1);
+  return state == 'S';
+}
+
 /* That something does not happen can only be seen by giving it time. */
 START_TEST (idle_worker_sleeps)
 {
@@ -394,7 +410,9 @@ START_TEST (idle_worker_sleeps)
 
   post (worker, 0, EVENT_READ_ERROR);
   wait_for_total (worker, EVENT_READ_ERROR, 1);
-  usleep (100000);              /* it may still be on its way to sleep */
+  while (!is_asleep (guest_tid))
+    usleep (1000);
+  usleep (100000);              /* it may have been on its way to sleep */
   before = read_status (guest_tid, "voluntary_ctxt_switches:", 10);
   usleep (1000000);
   ck_assert_uint_eq (read_status (guest_tid, "voluntary_ctxt_switches:", 10),
@@ -426,7 +444,7 @@ make_suite (void)
   suite_add_tcase (suite, tc);
 
   tc = tcase_create ("thread");
-  tcase_set_timeout (tc, 30);
+  tcase_set_timeout (tc, 120);
   tcase_add_test (tc, guest_comes_and_goes_with_the_loop);
   tcase_add_test (tc, guest_of_a_worker_never_started);
   tcase_add_test (tc, thread_has_its_name);

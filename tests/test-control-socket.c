@@ -25,6 +25,43 @@ enum { NOBODY = 65534 };
 
 static char *control;
 
+/*---- I/O that goes on all the while ----*/
+
+static atomic_bool io_must_end;
+static atomic_uint nr_io;
+
+static bool
+io_goes_on (void *before)
+{
+  return nr_io > *(unsigned *) before;
+}
+
+static void *
+io_main (void *arg)
+{
+  struct nbd_handle *h = t_nbd_connect (arg);
+
+  while (!io_must_end) {
+    const uint64_t lba = nr_io % 1000 * 8;
+
+    T_OK (t_nbd_put (h, lba, 8, 2));
+    t_nbd_expect (h, lba, 8, 2);
+    nr_io++;
+  }
+  t_nbd_close (h);
+  return NULL;
+}
+
+static void
+check_io_goes_on (void)
+{
+  unsigned before = nr_io;
+
+  t_wait_until (io_goes_on, &before, 5000, "I/O to go on");
+}
+
+/*---- Clients ----*/
+
 static int
 connect_control (void)
 {
@@ -139,19 +176,27 @@ test_pieces (void)
   close (fd);
 }
 
-/* A client that sends its request and closes its end still is answered. */
+/* A client that sends its request and closes its end still is answered, even
+ * if it did not end the line.
+ */
 static void
 test_half_closed (void)
 {
-  int fd = connect_control ();
+  static const char *const ends[] = { "\n", "" };
 
   t_part ("half-closed");
-  send_line (fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}");
-  shutdown (fd, SHUT_WR);
-  json_decref (t_control_answer (fd));
-  T_ASSERT (t_control_line (fd, 5000) == NULL); /* and then closed */
-  close (fd);
-  check_lives ();
+  for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+    const char *request = t_str (
+      "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}%s", ends[i]);
+    int fd = connect_control ();
+
+    t_control_send (fd, request, strlen (request));
+    shutdown (fd, SHUT_WR);
+    json_decref (t_control_answer (fd));
+    T_ASSERT (t_control_line (fd, 5000) == NULL); /* and then closed */
+    close (fd);
+    check_lives ();
+  }
 }
 
 /* Kilobytes of resident memory. */
@@ -162,6 +207,16 @@ memory_of (pid_t pid)
   const char *rss = strstr (status, "VmRSS:");
 
   return rss ? atol (rss + 6) : 0;
+}
+
+/* Sanitizers and valgrind have their own ideas of memory. */
+static void
+check_memory (const struct t_server *s, long before, long most)
+{
+  const long now = memory_of (s->pid);
+
+  if (t_scale () <= 2 && now - before > most)
+    T_FAIL ("the server has grown from %ld to %ld kB", before, now);
 }
 
 /* A line without end: an error or the end of the connection, and no memory
@@ -182,7 +237,7 @@ test_huge_line (struct t_server *s)
     if (send (fd, block, sizeof block, MSG_NOSIGNAL) == -1)
       break;
   check_lives ();
-  T_ASSERT (memory_of (s->pid) - before < 16 << 10);
+  check_memory (s, before, 16 << 10);
   close (fd);
   check_lives ();
 }
@@ -206,7 +261,8 @@ test_never_reading (struct t_server *s)
         break;
   }
   check_lives ();
-  T_ASSERT (memory_of (s->pid) - before < 64 << 10);
+  check_io_goes_on ();
+  check_memory (s, before, 64 << 10);
   for (unsigned i = 0; i < NR; i++)
     close (fds[i]);
   check_lives ();
@@ -276,27 +332,6 @@ test_other_user (void)
   check_lives ();
 }
 
-/*---- I/O that goes on all the while ----*/
-
-static atomic_bool io_must_end;
-static atomic_uint nr_io;
-
-static void *
-io_main (void *arg)
-{
-  struct nbd_handle *h = t_nbd_connect (arg);
-
-  while (!io_must_end) {
-    const uint64_t lba = nr_io % 1000 * 8;
-
-    T_OK (t_nbd_put (h, lba, 8, 2));
-    t_nbd_expect (h, lba, 8, 2);
-    nr_io++;
-  }
-  t_nbd_close (h);
-  return NULL;
-}
-
 static void
 test_results (const struct t_disk *d, const struct t_server *s)
 {
@@ -317,7 +352,6 @@ static void
 use_badly (struct t_disk *d, struct t_server *s)
 {
   pthread_t io;
-  unsigned before;
 
   if (pthread_create (&io, NULL, io_main, s))
     T_FAIL ("pthread_create");
@@ -326,9 +360,7 @@ use_badly (struct t_disk *d, struct t_server *s)
   test_pieces ();
   test_half_closed ();
   test_huge_line (s);
-  before = nr_io;
   test_never_reading (s);
-  T_ASSERT (nr_io > before);
   test_many_clients ();
   test_other_user ();
   io_must_end = true;

@@ -97,9 +97,11 @@ test_torn_and_slow (void)
   t_image_read (fault->image, sector, T_SECTOR, 103 * T_SECTOR);
   T_ASSERT (!t_pattern_matches (sector, T_SECTOR, 103 * T_SECTOR, 1, NULL));
   T_ASSERT (!t_pattern_matches (sector, T_SECTOR, 103 * T_SECTOR, 2, NULL));
+  t_fault_mark (fault);
   start = t_now_ms ();
   T_OK (t_nbd_touch (h, 110, 1));
   T_ASSERT (t_now_ms () - start >= 50);
+  T_ASSERT (t_fault_touches (fault, "d", 110) == 1);
 }
 
 static void
@@ -155,7 +157,7 @@ main (void)
   t_begin ("test-fault-plugin", 20);
   image = t_path ("image");
   t_image_create (image, NR_SECTORS * T_SECTOR, 1);
-  fault = t_fault_start (image, NULL);
+  fault = t_fault_start (image, NULL, false);
   server.socket = fault->socket;
   h = t_nbd_connect (&server);
   t_nbd_expect (h, 0, NR_SECTORS, 1);

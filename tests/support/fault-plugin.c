@@ -6,7 +6,7 @@
  *   file, and fails the requests that a control file names.
  *
  *     nbdkit ./fault-plugin.so file=IMAGE [faults=FILE] [log=FILE]
- *            [sector=512] [physical=4096]
+ *            [journal=FILE] [sector=512] [physical=4096]
  *
  * The control file has one fault a line; # starts a comment:
  *
@@ -37,11 +37,19 @@
  *
  * The log gets one line for each request, written before the request is
  * answered:  OP OFFSET COUNT RESULT [fua], where OP is r, w, z (zero), t
- * (trim) or f (flush) and RESULT an errno name or 0.
+ * (trim) or f (flush) and RESULT an errno name or 0.  A request that is
+ * delayed also has a line with the OP d, when the delay begins.
+ *
+ * With journal=, the disk has a volatile cache: the journal holds, for every
+ * write since the last flush, its offset and length (two 64-bit numbers), the
+ * old content and the new.  So the image can be put back into any state that a
+ * power cut may leave (t_fault_cut_power).  FUA counts as a flush then.
+ * Without, nothing is lost: the image only has to outlive this process.
  *
  * Locking: rules_lock is held (shared) while a request looks at the rules,
  *   exclusive while they are replaced; counter_lock guards the counters.
  *   Neither is held while a request waits or does I/O on the image.
+ *   journal_lock makes one of a write and its record.
  */
 
 #include <config.h>
@@ -102,12 +110,13 @@ static const struct { const char *name; int err; } errno_names[] = {
 };
 #define NR_ERRNO_NAMES (sizeof errno_names / sizeof errno_names[0])
 
-static char *image_path, *faults_path, *log_path;
+static char *image_path, *faults_path, *log_path, *journal_path;
 static uint64_t sector_bytes = 512, physical_bytes;
-static int image_fd = -1, log_fd = -1;
+static int image_fd = -1, log_fd = -1, journal_fd = -1;
 
 static pthread_rwlock_t rules_lock = PTHREAD_RWLOCK_INITIALIZER;
 static pthread_mutex_t counter_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t journal_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rule *rules;
 static size_t nr_rules;
 static bool rules_are_broken;
@@ -351,6 +360,45 @@ judge_rule (struct rule *rule, uint64_t begin, uint64_t end,
   }
 }
 
+static const char *
+name_of_errno (int err)
+{
+  for (size_t i = 0; i < NR_ERRNO_NAMES; i++)
+    if (errno_names[i].err == err)
+      return errno_names[i].name;
+  return "other";
+}
+
+/* Returns -1 if the log cannot be written. */
+static int
+log_request (char op, uint64_t offset, uint64_t count, uint32_t flags, int err)
+{
+  char line[100];
+  int n;
+
+  if (log_fd == -1)
+    return 0;
+  n = snprintf (line, sizeof line, "%c %llu %llu %s%s\n", op,
+                (unsigned long long) offset, (unsigned long long) count,
+                name_of_errno (err), flags & NBDKIT_FLAG_FUA ? " fua" : "");
+  if (write (log_fd, line, n) == n)
+    return 0;
+  nbdkit_error ("%s: %m", log_path);
+  return -1;
+}
+
+/* Log the request and turn its result into what a callback returns. */
+static int
+answer (char op, uint64_t offset, uint32_t count, uint32_t flags, int err)
+{
+  if (log_request (op, offset, count, flags, err) == -1)
+    err = EINVAL;
+  if (err == 0)
+    return 0;
+  nbdkit_set_error (err);
+  return -1;
+}
+
 /* What happens to this request? */
 static struct verdict
 judge (unsigned op, uint64_t offset, uint64_t count)
@@ -375,48 +423,18 @@ judge (unsigned op, uint64_t offset, uint64_t count)
   if (v.delay_ms) {
     struct timespec ts = { v.delay_ms / 1000, v.delay_ms % 1000 * 1000000L };
 
+    log_request ('d', offset, count, 0, 0);
     nanosleep (&ts, NULL);
   }
   return v;
 }
 
-static const char *
-name_of_errno (int err)
-{
-  for (size_t i = 0; i < NR_ERRNO_NAMES; i++)
-    if (errno_names[i].err == err)
-      return errno_names[i].name;
-  return "other";
-}
-
-/* Log the request and turn its result into what a callback returns. */
-static int
-answer (char op, uint64_t offset, uint32_t count, uint32_t flags, int err)
-{
-  char line[100];
-  int n;
-
-  if (log_fd >= 0) {
-    n = snprintf (line, sizeof line, "%c %llu %lu %s%s\n", op,
-                  (unsigned long long) offset, (unsigned long) count,
-                  name_of_errno (err), flags & NBDKIT_FLAG_FUA ? " fua" : "");
-    if (write (log_fd, line, n) != n) {
-      nbdkit_error ("%s: %m", log_path);
-      err = EINVAL;
-    }
-  }
-  if (err == 0)
-    return 0;
-  nbdkit_set_error (err);
-  return -1;
-}
-
 /* Read or write all of it.  Returns 0 or an errno. */
 static int
-image_pread (char *buf, size_t count, uint64_t offset)
+read_all (int fd, char *buf, size_t count, uint64_t offset)
 {
   while (count > 0) {
-    ssize_t n = pread (image_fd, buf, count, offset);
+    ssize_t n = pread (fd, buf, count, offset);
 
     if (n <= 0)
       return n == 0 ? EINVAL : errno;
@@ -428,10 +446,10 @@ image_pread (char *buf, size_t count, uint64_t offset)
 }
 
 static int
-image_pwrite (const char *buf, size_t count, uint64_t offset)
+write_all (int fd, const char *buf, size_t count, uint64_t offset)
 {
   while (count > 0) {
-    ssize_t n = pwrite (image_fd, buf, count, offset);
+    ssize_t n = pwrite (fd, buf, count, offset);
 
     if (n == -1)
       return errno;
@@ -442,10 +460,58 @@ image_pwrite (const char *buf, size_t count, uint64_t offset)
   return 0;
 }
 
+/* Append a record: what this write will change.  Expects journal_lock. */
+static int
+journal_record_locked (const char *buf, uint64_t count, uint64_t offset)
+{
+  const uint64_t head[2] = { offset, count };
+  off_t end = lseek (journal_fd, 0, SEEK_END);
+  char *old = malloc (count);
+  int err;
+
+  if (end == -1 || old == NULL) {
+    free (old);
+    return ENOMEM;
+  }
+  err = read_all (image_fd, old, count, offset);
+  if (err == 0)
+    err = write_all (journal_fd, (const char *) head, sizeof head, end);
+  if (err == 0)
+    err = write_all (journal_fd, old, count, end + sizeof head);
+  if (err == 0)
+    err = write_all (journal_fd, buf, count, end + sizeof head + count);
+  free (old);
+  return err;
+}
+
+static int
+image_pwrite (const char *buf, size_t count, uint64_t offset)
+{
+  int err;
+
+  if (journal_fd == -1)
+    return write_all (image_fd, buf, count, offset);
+  pthread_mutex_lock (&journal_lock);
+  err = journal_record_locked (buf, count, offset);
+  if (err == 0)
+    err = write_all (image_fd, buf, count, offset);
+  pthread_mutex_unlock (&journal_lock);
+  return err;
+}
+
+/* What was written before this is durable. */
 static int
 image_flush (void)
 {
-  return fdatasync (image_fd) == -1 ? errno : 0;
+  int err = 0;
+
+  if (journal_fd == -1)
+    return 0;
+  pthread_mutex_lock (&journal_lock);
+  if (ftruncate (journal_fd, 0) == -1)
+    err = errno;
+  pthread_mutex_unlock (&journal_lock);
+  return err;
 }
 
 /* Zero by punching a hole, or by writing zeroes where that can't be. */
@@ -457,7 +523,7 @@ image_zero (uint64_t offset, uint64_t count, bool may_punch)
     : FALLOC_FL_ZERO_RANGE;
   int err = 0;
 
-  if (fallocate (image_fd, mode, offset, count) == 0)
+  if (journal_fd == -1 && fallocate (image_fd, mode, offset, count) == 0)
     return 0;
   while (count > 0 && err == 0) {
     size_t n = count < sizeof zeroes ? count : sizeof zeroes;
@@ -493,7 +559,7 @@ fault_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
   struct verdict v = judge (OP_READ, offset, count);
 
   if (v.err == 0)
-    v.err = image_pread (buf, count, offset);
+    v.err = read_all (image_fd, buf, count, offset);
   return answer ('r', offset, count, flags, v.err);
 }
 
@@ -642,7 +708,8 @@ fault_config (const char *key, const char *value)
 {
   char **path = strcmp (key, "file") == 0 ? &image_path
     : strcmp (key, "faults") == 0 ? &faults_path
-    : strcmp (key, "log") == 0 ? &log_path : NULL;
+    : strcmp (key, "log") == 0 ? &log_path
+    : strcmp (key, "journal") == 0 ? &journal_path : NULL;
 
   if (path != NULL) {
     free (*path);
@@ -670,20 +737,23 @@ fault_config_complete (void)
 }
 
 static int
+open_file (const char *path, int flags, int *ret_fd)
+{
+  if (path == NULL)
+    return 0;
+  *ret_fd = open (path, flags | O_CLOEXEC, 0600);
+  if (*ret_fd == -1)
+    nbdkit_error ("%s: %m", path);
+  return *ret_fd == -1 ? -1 : 0;
+}
+
+static int
 fault_get_ready (void)
 {
-  image_fd = open (image_path, O_RDWR | O_CLOEXEC);
-  if (image_fd == -1) {
-    nbdkit_error ("%s: %m", image_path);
+  if (open_file (image_path, O_RDWR, &image_fd) == -1 ||
+      open_file (log_path, O_WRONLY | O_APPEND | O_CREAT, &log_fd) == -1 ||
+      open_file (journal_path, O_RDWR | O_CREAT, &journal_fd) == -1)
     return -1;
-  }
-  if (log_path != NULL) {
-    log_fd = open (log_path, O_WRONLY|O_APPEND|O_CREAT|O_CLOEXEC, 0600);
-    if (log_fd == -1) {
-      nbdkit_error ("%s: %m", log_path);
-      return -1;
-    }
-  }
   lock_rules ();
   pthread_rwlock_unlock (&rules_lock);
   return rules_are_broken ? -1 : 0;
@@ -696,10 +766,13 @@ fault_unload (void)
   free (image_path);
   free (faults_path);
   free (log_path);
+  free (journal_path);
   if (image_fd >= 0)
     close (image_fd);
   if (log_fd >= 0)
     close (log_fd);
+  if (journal_fd >= 0)
+    close (journal_fd);
 }
 
 static struct nbdkit_plugin plugin = {

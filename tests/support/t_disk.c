@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +66,9 @@ static void
 fuse_mount (struct t_disk *d)
 {
   char *argv[] = {
-    "nbdfuse", d->fuse_path, "--unix", d->fault->socket, NULL
+    "nbdfuse", "-C", t_str ("%u", d->options.connections
+                            ? d->options.connections : 4),
+    d->fuse_path, "--unix", d->fault->socket, NULL
   };
   const struct t_spawn how = { .stderr_to = t_str ("%s.log", d->fuse_path) };
 
@@ -146,12 +149,34 @@ loop_attach (struct t_disk *d, const struct t_disk_options *o)
 
 /*---- Disks ----*/
 
+/* Serve, mount and attach the image, as the kind is. */
+static void
+attach (struct t_disk *d, const char *faults)
+{
+  d->path = d->image;
+  if (d->kind != T_DISK_PLAIN) {
+    d->fault = t_fault_start (d->image, faults, d->options.volatile_cache);
+    d->path = d->fuse_path;
+    fuse_mount (d);
+  }
+  if (d->kind == T_DISK_LOOP)
+    loop_attach (d, &d->options);
+}
+
+static void
+detach (struct t_disk *d)
+{
+  if (d->loop_fd != -1)
+    close (d->loop_fd);
+  d->loop_fd = -1;
+  if (d->kind != T_DISK_PLAIN)
+    fuse_unmount (d);
+}
+
 struct t_disk *
 t_disk_new (enum t_disk_kind kind, uint64_t size,
             const struct t_disk_options *options)
 {
-  static const struct t_disk_options none;
-  const struct t_disk_options *o = options ? options : &none;
   static unsigned counter;
   const unsigned n = counter++;
   struct t_disk *d = calloc (1, sizeof *d);
@@ -161,20 +186,17 @@ t_disk_new (enum t_disk_kind kind, uint64_t size,
     T_FAIL ("out of memory");
   d->kind = kind;
   d->loop_fd = -1;
-  d->image = o->image ? t_str ("%s", o->image) : t_path ("image-%u", n);
-  if (o->image == NULL)
-    t_image_create (d->image, size, o->gen);
+  if (options)
+    d->options = *options;
+  d->image = d->options.image ? t_str ("%s", d->options.image)
+    : t_path ("image-%u", n);
+  if (d->options.image == NULL)
+    t_image_create (d->image, size, d->options.gen);
   if (stat (d->image, &st) == -1)
     T_FAIL ("%s: %m", d->image);
   d->size = st.st_size;
-  d->path = d->image;
-  if (kind != T_DISK_PLAIN) {
-    d->fault = t_fault_start (d->image, o->faults);
-    d->path = d->fuse_path = t_path ("disk-%u", n);
-    fuse_mount (d);
-  }
-  if (kind == T_DISK_LOOP)
-    loop_attach (d, o);
+  d->fuse_path = t_path ("disk-%u", n);
+  attach (d, d->options.faults);
   d->store = kind == T_DISK_LOOP ? t_path ("store-%u", n)
     : t_str ("%s.remap", d->path);
   return d;
@@ -183,13 +205,31 @@ t_disk_new (enum t_disk_kind kind, uint64_t size,
 void
 t_disk_free (struct t_disk *d)
 {
-  if (d->loop_fd != -1)
-    close (d->loop_fd);
-  if (d->fuse_path)
-    fuse_unmount (d);
+  detach (d);
   if (d->fault)
     t_fault_stop (d->fault);
   free (d);
+}
+
+void
+t_disk_cut_power (struct t_server *s, struct t_disk *const *disks, size_t nr,
+                  unsigned seed)
+{
+  /* Frozen disks answer nothing any more, so the server, which is killed then,
+   * cannot do a last flush.
+   */
+  for (size_t i = 0; i < nr; i++)
+    t_fault_freeze (disks[i]->fault);
+  kill (s->pid, SIGKILL);
+  for (size_t i = 0; i < nr; i++) {
+    disks[i]->options.faults = t_read_file (disks[i]->fault->faults);
+    t_fault_cut_power (disks[i]->fault, seed ? seed + i : 0);
+  }
+  t_server_was_killed (s);
+  for (size_t i = 0; i < nr; i++) {
+    detach (disks[i]);
+    attach (disks[i], disks[i]->options.faults);
+  }
 }
 
 const char *

@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #include "t_fault.h"
+#include "t_server.h"
 
 enum t_disk_kind { T_DISK_PLAIN, T_DISK_FUSE, T_DISK_LOOP };
 
@@ -25,8 +26,11 @@ struct t_disk_options {
   const char *faults;           /* to begin with */
   const char *image;            /* an existing image; default: a new one */
   uint32_t gen;                 /* pattern of a new image; 0: zeroes */
+  bool volatile_cache;          /* for t_disk_cut_power */
   bool read_only;               /* attach the loop device read-only */
   unsigned sector_bytes;        /* of the loop device; 0: 512 */
+  unsigned connections;         /* of nbdfuse; 0: its default, 4.  Behind a
+                                   slow request waits what shares its one */
 };
 
 struct t_disk {
@@ -36,6 +40,7 @@ struct t_disk {
   char *path;                   /* what backing= gets */
   char *store;                  /* what spare= gets, or has by itself */
   struct t_fault *fault;        /* NULL of a plain file */
+  struct t_disk_options options;
   pid_t fuse_pid;
   char *fuse_path;
   int loop_fd;
@@ -53,6 +58,14 @@ bool t_disk_can (enum t_disk_kind kind);
 struct t_disk *t_disk_new (enum t_disk_kind kind, uint64_t size,
                            const struct t_disk_options *options);
 void t_disk_free (struct t_disk *d);
+
+/* Cut the power of these disks (nr of them, with a volatile cache), on which
+ * the server runs, and of the server.  The disks are there again then, each as
+ * t_fault_cut_power may leave it, with the faults that they had; the server is
+ * not.  A loop device may come back under another name.
+ */
+void t_disk_cut_power (struct t_server *s, struct t_disk *const *disks,
+                       size_t nr, unsigned seed);
 
 /* The parameters of the server for this disk: "backing=... spare=...". */
 const char *t_disk_params (const struct t_disk *d);

@@ -61,7 +61,7 @@ is_ready (void *arg)
 }
 
 struct t_fault *
-t_fault_start (const char *image, const char *faults)
+t_fault_start (const char *image, const char *faults, bool volatile_cache)
 {
   static unsigned counter;
   const unsigned n = counter++;
@@ -75,12 +75,14 @@ t_fault_start (const char *image, const char *faults)
   f->socket = t_path ("fault-%u.sock", n);
   f->faults = t_path ("fault-%u.faults", n);
   f->log = t_path ("fault-%u.log", n);
+  f->journal = volatile_cache ? t_path ("fault-%u.journal", n) : NULL;
   write_faults (f, faults ? faults : "");
 
   char *argv[] = {
     "nbdkit", "-f", "-U", f->socket, "-P", t_str ("%s.pid", f->socket),
     (char *) plugin_path (), t_str ("file=%s", f->image),
-    t_str ("faults=%s", f->faults), t_str ("log=%s", f->log), NULL
+    t_str ("faults=%s", f->faults), t_str ("log=%s", f->log),
+    f->journal ? t_str ("journal=%s", f->journal) : NULL, NULL
   };
   t_need_tool ("nbdkit");
   f->pid = t_spawn (argv, &how);
@@ -98,6 +100,113 @@ t_fault_stop (struct t_fault *f)
   status = t_reap (f->pid, 10000);
   if (!WIFEXITED (status) || WEXITSTATUS (status) != 0)
     T_FAIL ("the fault server of %s: %s", f->image, t_status_text (status));
+  free (f);
+}
+
+void
+t_fault_freeze (struct t_fault *f)
+{
+  siginfo_t info;
+
+  kill (f->pid, SIGSTOP);
+  if (waitid (P_PID, f->pid, &info, WSTOPPED) == -1) /* all of its threads */
+    T_FAIL ("waitid: %m");
+}
+
+/* One write of the journal. */
+struct record {
+  uint64_t offset, count;
+  char *before, *after;
+};
+
+/* False at the end, which may be in the middle of a record. */
+static bool
+read_record (FILE *fp, struct record *r)
+{
+  uint64_t head[2];
+
+  *r = (struct record) { 0 };
+  if (fread (head, sizeof head, 1, fp) != 1)
+    return false;
+  r->offset = head[0];
+  r->count = head[1];
+  r->before = malloc (r->count);
+  r->after = malloc (r->count);
+  if (r->before == NULL || r->after == NULL)
+    T_FAIL ("out of memory");
+  if (fread (r->before, r->count, 1, fp) == 1 &&
+      fread (r->after, r->count, 1, fp) == 1)
+    return true;
+  free (r->before);
+  free (r->after);
+  return false;
+}
+
+static struct record *
+read_journal (const char *path, size_t *ret_nr)
+{
+  FILE *fp = fopen (path, "re");
+  struct record *records = NULL;
+  size_t nr = 0;
+
+  if (fp == NULL)
+    T_FAIL ("%s: %m", path);
+  do {
+    records = realloc (records, (nr + 1) * sizeof *records);
+    if (records == NULL)
+      T_FAIL ("out of memory");
+  } while (read_record (fp, &records[nr]) && ++nr);
+  fclose (fp);
+  *ret_nr = nr;
+  return records;
+}
+
+static void
+put (int fd, const char *buf, size_t count, uint64_t offset)
+{
+  if (pwrite (fd, buf, count, offset) != (ssize_t) count)
+    T_FAIL ("writing the image: %m");
+}
+
+/* Do a write again that the cut undid: all of it, some sectors, or none. */
+static void
+maybe_redo (int fd, const struct record *r, unsigned *seed)
+{
+  const unsigned fate = rand_r (seed) % 3;
+
+  if (fate == 0)
+    return;
+  for (uint64_t done = 0, n; done < r->count; done += n) {
+    n = T_SECTOR - (r->offset + done) % T_SECTOR;
+    if (n > r->count - done)
+      n = r->count - done;
+    if (fate == 1 || rand_r (seed) % 2)
+      put (fd, r->after + done, n, r->offset + done);
+  }
+}
+
+void
+t_fault_cut_power (struct t_fault *f, unsigned seed)
+{
+  int fd = open (f->image, O_WRONLY | O_CLOEXEC);
+  struct record *records;
+  size_t nr;
+
+  kill (f->pid, SIGKILL);
+  t_reap (f->pid, 10000);
+  if (fd == -1 || f->journal == NULL)
+    T_FAIL ("%s: no image or no volatile cache", f->image);
+  records = read_journal (f->journal, &nr);
+  for (size_t i = nr; i-- > 0; )
+    put (fd, records[i].before, records[i].count, records[i].offset);
+  for (size_t i = 0; i < nr; i++) {
+    if (seed)
+      maybe_redo (fd, &records[i], &seed);
+    free (records[i].before);
+    free (records[i].after);
+  }
+  free (records);
+  close (fd);
   free (f);
 }
 

@@ -17,21 +17,31 @@ struct t_fault {
   char *image;
   char *faults;                 /* the control file */
   char *log;
+  char *journal;                /* NULL: the disk has no volatile cache */
   pid_t pid;
   long mark;                    /* where in the log counting begins */
 };
 
 /* One line of the log: see fault-plugin.c. */
 struct t_fault_request {
-  char op;                      /* r, w, z, t, f */
+  char op;                      /* r, w, z, t, f; d */
   uint64_t offset, count;
   bool failed, fua;
 };
 
 /* Serve the image.  faults: text of the control file to begin with, or NULL.
+ * volatile_cache: a power cut loses what was not flushed.
  */
-struct t_fault *t_fault_start (const char *image, const char *faults);
+struct t_fault *t_fault_start (const char *image, const char *faults,
+                               bool volatile_cache);
 void t_fault_stop (struct t_fault *f);
+
+/* Stop answering; and then die.  The image is as a power cut may leave it: of
+ * each write since the last flush, seed decides whether it is lost, there, or
+ * there in part (whole sectors).  Seed 0 loses all of them.
+ */
+void t_fault_freeze (struct t_fault *f);
+void t_fault_cut_power (struct t_fault *f, unsigned seed);
 
 /* Have these faults, instead of all before, for every request that begins
  * after this call.  "" is a disk as good as new.

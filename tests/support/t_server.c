@@ -187,16 +187,12 @@ t_server_is_alive (const struct t_server *s)
   return s->pid != 0 && !t_has_ended (s->pid);
 }
 
+/* Reap it, and check how it ended. */
 static void
-end_server (struct t_server *s, int sig)
+reap_server (struct t_server *s, int sig)
 {
-  int status;
+  int status = t_reap (s->pid, 20000);
 
-  if (!t_server_is_alive (s))
-    T_FAIL ("the server has died by itself: %s",
-            t_status_text (t_reap (s->pid, 0)));
-  kill (s->pid, sig);
-  status = t_reap (s->pid, 20000);
   s->pid = 0;
   check_reports (s);
   if (sig == SIGKILL
@@ -206,10 +202,26 @@ end_server (struct t_server *s, int sig)
             t_status_text (status));
 }
 
+static void
+end_server (struct t_server *s, int sig)
+{
+  if (!t_server_is_alive (s))
+    T_FAIL ("the server has died by itself: %s",
+            t_status_text (t_reap (s->pid, 0)));
+  kill (s->pid, sig);
+  reap_server (s, sig);
+}
+
 void
 t_server_kill (struct t_server *s)
 {
   end_server (s, SIGKILL);
+}
+
+void
+t_server_was_killed (struct t_server *s)
+{
+  reap_server (s, SIGKILL);
 }
 
 void

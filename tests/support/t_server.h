@@ -39,6 +39,9 @@ void t_server_restart_with (struct t_server *s, const char *fmt, ...)
 /* kill -9.  The server must have been alive until now. */
 void t_server_kill (struct t_server *s);
 
+/* It was sent SIGKILL by others: reap it. */
+void t_server_was_killed (struct t_server *s);
+
 /* SIGTERM; must exit with status 0.  Clients must have disconnected: nbdkit
  * waits for them.
  */

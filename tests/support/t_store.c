@@ -13,6 +13,8 @@ t_store_on_failing_disk (const struct t_disk *backing, const char *params)
   static unsigned counter;
   const struct t_disk_options options = {
     .image = t_path ("store-image-%u", counter++),
+    .volatile_cache = backing->options.volatile_cache,
+    .connections = backing->options.connections,
   };
   struct t_server *s = t_server_start ("backing=%s spare=%s control=off %s",
                                        backing->path, options.image, params);

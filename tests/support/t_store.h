@@ -12,7 +12,8 @@
 #include "t_disk.h"
 
 /* params: further parameters of the first run ("spare-size=64K"), or "".  The
- * disk that is returned is good as spare=; so far without faults.
+ * disk that is returned is good as spare=; so far without faults, and with the
+ * options of the backing.
  */
 struct t_disk *t_store_on_failing_disk (const struct t_disk *backing,
                                         const char *params);
