@@ -133,7 +133,7 @@ test_retries (enum t_disk_kind kind, unsigned retries)
 static void
 test (enum t_disk_kind kind)
 {
-  static const unsigned retries[] = { 2, 5 };
+  static const unsigned retries[] = { 1, 2, 5 };
 
   for (size_t i = 0; i < sizeof retries / sizeof retries[0]; i++) {
     t_part ("%s, retries=%u", t_disk_kind_name (kind), retries[i]);

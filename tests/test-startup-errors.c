@@ -94,9 +94,8 @@ check_no_store (struct t_disk *d, const char *path)
   char *before = t_path ("before");
 
   t_image_copy (path, before);
-  REFUSED (("store"), "backing=%s spare=%s", d->path, path);
-  REFUSED (("store"), "backing=%s spare=%s adopt=yes new-store=yes", d->path,
-           path);
+  REFUSED ((path), "backing=%s spare=%s", d->path, path);
+  REFUSED ((path), "backing=%s spare=%s adopt=yes", d->path, path);
   T_ASSERT (t_image_equal (before, path));
 }
 
@@ -162,7 +161,7 @@ test_direct (void)
     return;
   }
   /* A file of procfs: it has no direct I/O on any kernel. */
-  REFUSED (("/proc/version"), "backing=/proc/version direct=on spare=%s",
+  REFUSED (("/proc/version"), "-r backing=/proc/version direct=on spare=%s",
            t_path ("direct-store"));
 }
 

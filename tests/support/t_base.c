@@ -512,30 +512,53 @@ t_reap (pid_t pid, unsigned limit_ms)
   return status;
 }
 
-/* nbdkit has its main thread and, for each client, more of the same name. */
-static bool
-nbdkit_is_idle (void *arg)
+/* Threads that are named like the program. */
+static unsigned
+nr_nbdkit_threads (pid_t pid)
 {
-  char *tasks = t_str ("/proc/%d/task", (int) *(pid_t *) arg);
+  char *tasks = t_str ("/proc/%d/task", (int) pid);
   DIR *dir = opendir (tasks);
-  unsigned nr_same = 0;
   struct dirent *d;
+  unsigned nr = 0;
 
   if (dir == NULL)
-    return true;
+    return 0;
   while ((d = readdir (dir)) != NULL)
     if (d->d_name[0] != '.' &&
         strcmp (t_read_file (t_str ("%s/%s/comm", tasks, d->d_name)),
                 "nbdkit\n") == 0)
-      nr_same++;
+      nr++;
   closedir (dir);
-  return nr_same <= 1;
+  return nr;
+}
+
+struct idle {
+  pid_t pid;
+  uint64_t since_ms;            /* since when it looks idle; 0: it does not */
+};
+
+/* nbdkit has its main thread and, for each client, more of the same name; a
+ * library may have one for itself, so two must be two for a while.
+ */
+static bool
+nbdkit_is_idle (void *arg)
+{
+  struct idle *idle = arg;
+  const unsigned nr = nr_nbdkit_threads (idle->pid);
+
+  if (nr > 2)
+    idle->since_ms = 0;
+  else if (idle->since_ms == 0)
+    idle->since_ms = t_now_ms ();
+  return nr <= 1 || (nr == 2 && t_now_ms () - idle->since_ms >= 20);
 }
 
 void
 t_wait_for_idle_nbdkit (pid_t pid)
 {
-  t_wait_for (nbdkit_is_idle, &pid, 500);
+  struct idle idle = { .pid = pid };
+
+  t_wait_for (nbdkit_is_idle, &idle, 500);
 }
 
 int
