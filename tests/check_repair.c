@@ -1054,6 +1054,8 @@ rewrite_or_read (void *opaque)
   uint8_t *buf = malloc (2 * sector_bytes);
 
   if (job->number < 2) {
+    while (atomic_load (&nr_reads) <= 10)       /* the readers have begun */
+      usleep (1000);
     for (unsigned i = 1; i <= 400 && !job->wrong; i++)
       if (fault_rig_write (&rig, AT + job->number, 1, i,
                            i % 7 ? 0 : DEV_FUA) == -1)
