@@ -78,6 +78,11 @@ lock_release (struct lock *lock)
 void
 lock_wait (struct lock *lock, pthread_cond_t *cond)
 {
+  /* Taken again before the wait, so that a violation (L1) shows even where
+   * nobody wakes this thread.
+   */
+  lock_note_released (lock->rank);
+  lock_note_acquired (lock->rank);
   lock_note_released (lock->rank);
   pthread_cond_wait (cond, &lock->mutex);
   lock_note_acquired (lock->rank);

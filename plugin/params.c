@@ -29,6 +29,8 @@ const char params_help[] =
 
 struct remap_options params;
 
+#define RETRIES_MAX 1000
+
 /* What params points to. */
 static char *backing, *spare, *control;
 
@@ -116,6 +118,25 @@ parse_size (const char *value)
   return size;
 }
 
+/* nbdkit's own parser says "empty string" of a word. */
+static int
+set_retries (const char *value)
+{
+  unsigned long n;
+  char *end;
+
+  errno = 0;
+  n = strtoul (value, &end, 10);
+  if (value[0] < '0' || value[0] > '9' || *end != '\0' || errno != 0 ||
+      n > RETRIES_MAX) {
+    nbdkit_error ("retries=%s is not understood: use a number from 0 to %d",
+                  value, RETRIES_MAX);
+    return -1;
+  }
+  params.retries = (unsigned) n;
+  return 0;
+}
+
 static int
 set_spare_size (const char *value)
 {
@@ -159,7 +180,7 @@ params_set (const char *key, const char *value)
   if (strcmp (key, "spare-size") == 0)
     return set_spare_size (value);
   if (strcmp (key, "retries") == 0)
-    return nbdkit_parse_unsigned ("retries", value, &params.retries);
+    return set_retries (value);
   if (strcmp (key, "adopt") == 0)
     return set_choice (key, value, yes_no, &params.adopt);
   if (strcmp (key, "on-lost") == 0) {
