@@ -16,6 +16,7 @@
 #include "error.h"
 #include "identity.h"
 #include "log.h"
+#include "mark.h"
 #include "remap.h"
 #include "store-load.h"
 #include "worker.h"
@@ -34,8 +35,10 @@ struct remap_disk {
   char *backing;                /* path */
   struct engine *engine;
   struct worker *worker;
+  bool is_open;                 /* nothing failed at the start */
   struct control_socket *control;
   struct dev_info info;
+  struct store *store;          /* the engine's */
   uint32_t sector_bytes, physical_bytes;
   uint64_t started_ns;          /* CLOCK_MONOTONIC */
 };
@@ -145,6 +148,8 @@ open_store (const struct remap_options *o, const struct dev *backing,
             const char *path, struct map **ret_map, bool *ret_created)
 {
   struct identity identity;
+  struct mark mark;
+  int is_marked;
   struct store_options so = {
     .path = path, .backing = &identity, .spare_bytes = o->spare_size,
     .adopt = o->adopt, .new_store = o->new_store,
@@ -154,7 +159,39 @@ open_store (const struct remap_options *o, const struct dev *backing,
   if (check_not_same (o->backing, path) == -1)
     return NULL;
   identity_of_dev (backing, o->backing, &identity);
+  is_marked = mark_read (o->backing, &mark);
+  if (is_marked == -1 && !(errno == EUCLEAN && (o->adopt || o->new_store)))
+    return NULL;
+  if (is_marked == 1)
+    so.mark = &mark;
   return store_open (&so, ret_map);
+}
+
+/* Let the disk bear the mark of its store, so that it is not served without it
+ * some day, nor with an old copy of it.  At the start, last of all that can
+ * fail and before any sector is remapped, and at the end.  What is served
+ * read-only is left as it is.
+ */
+static void
+mark_disk (const struct remap_disk *d, bool is_new)
+{
+  CLEANUP_FREE char *path = NULL;
+  struct mark had, mark;
+
+  if (d->info.readonly)
+    return;
+  store_get_mark (d->store, &mark);
+  path = realpath (mark.store, NULL);
+  if (path && strlen (path) < sizeof mark.store)
+    snprintf (mark.store, sizeof mark.store, "%s", path);
+  if (mark_read (d->backing, &had) == 1 &&
+      memcmp (had.uuid, mark.uuid, sizeof had.uuid) == 0 &&
+      had.seq == mark.seq &&
+      strcmp (had.store, mark.store) == 0)
+    return;
+  if (mark_write (d->backing, &mark) == -1)
+    log_message (is_new ? LEVEL_WARNING : LEVEL_INFO, "%s: should the store "
+                 "go missing, that will not be noticed", last_error_text ());
 }
 
 /* If it is a server of ours that has the disk, the disk's store knows it. */
@@ -209,6 +246,7 @@ open_engine (struct remap_disk *d, const struct remap_options *o,
     errno = saved;
     return NULL;
   }
+  d->store = store;
   return engine_new (backing, store, map, &eo);
 }
 
@@ -293,6 +331,8 @@ open_parts (struct remap_disk *d, const struct remap_options *o)
                           / d->sector_bytes, d->control ? &guest : NULL);
   if (d->worker == NULL)
     return -1;
+  mark_disk (d, created);
+  d->is_open = true;
   log_message (LEVEL_INFO, "%s: %llu bytes, sectors of %u, store %s: %llu "
                "remapped, %llu lost, %llu of %llu spares left", o->backing,
                (unsigned long long) d->info.size_bytes, d->sector_bytes, store,
@@ -352,6 +392,8 @@ remap_close (struct remap_disk *d)
     worker_free (d->worker);
   if (d->control)
     control_socket_free (d->control);
+  if (d->is_open && engine_flush (d->engine) == 0)
+    mark_disk (d, false);
   engine_free (d->engine);
   free (d->backing);
   free (d);

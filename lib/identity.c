@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -49,22 +51,71 @@ static const struct { const char *prefix, *attribute; } sources[] = {
   { "serial-", "device/serial" },       /* NVMe, MMC */
 };
 
-static void
-find_device_id (dev_t device, char *ret, size_t size)
+bool
+identity_id_of_folder (const char *folder, char *ret, size_t size)
 {
-  char folder[64], disk[80], partition[16] = "", text[96];
+  char disk[PATH_MAX], partition[16] = "", text[96];
 
-  snprintf (folder, sizeof folder, "/sys/dev/block/%u:%u", major (device),
-            minor (device));
-  snprintf (disk, sizeof disk, "%s", folder);
-  if (read_attribute (folder, "partition", partition, sizeof partition))
-    snprintf (disk, sizeof disk, "%s/..", folder);
+  read_attribute (folder, "partition", partition, sizeof partition);
+  snprintf (disk, sizeof disk, "%s%s", folder, partition[0] ? "/.." : "");
   for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++)
     if (read_attribute (disk, sources[i].attribute, text, sizeof text)) {
       snprintf (ret, size, "%s%s%s%s", sources[i].prefix, text,
                 partition[0] ? "-part" : "", partition);
-      return;
+      return true;
     }
+  return false;
+}
+
+static bool
+find_device_id (dev_t device, char *ret, size_t size)
+{
+  char folder[64];
+
+  snprintf (folder, sizeof folder, "/sys/dev/block/%u:%u", major (device),
+            minor (device));
+  return identity_id_of_folder (folder, ret, size);
+}
+
+bool
+identity_id_of_path (const char *path, char *ret, size_t size)
+{
+  struct stat st;
+
+  return stat (path, &st) == 0 && S_ISBLK (st.st_mode) &&
+    find_device_id (st.st_rdev, ret, size);
+}
+
+/* File systems whose inodes keep their numbers. */
+static bool
+has_lasting_inodes (int fd)
+{
+  static const uint32_t magic[] = {
+    EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
+    TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC, 0xca451a4e /* bcachefs */,
+    0x2fc12fc1 /* ZFS */,
+  };
+  struct statfs fs;
+
+  for (size_t i = 0; fstatfs (fd, &fs) == 0 &&
+         i < sizeof magic / sizeof magic[0]; i++)
+    if ((uint32_t) fs.f_type == magic[i])
+      return true;
+  return false;
+}
+
+static void
+find_birth (int fd, struct identity *ret)
+{
+  struct statx sx;
+
+  if (!has_lasting_inodes (fd) ||
+      statx (fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &sx) == -1 ||
+      (sx.stx_mask & STATX_BTIME) == 0 || sx.stx_btime.tv_sec < 0)
+    return;
+  ret->inode = sx.stx_ino;
+  ret->born_s = (uint64_t) sx.stx_btime.tv_sec;
+  ret->born_ns = sx.stx_btime.tv_nsec;
 }
 
 void
@@ -79,6 +130,8 @@ identity_of_dev (const struct dev *dev, const char *path, struct identity *ret)
   snprintf (ret->path, sizeof ret->path, "%s", path);
   if (ret->kind == DEV_BLOCK && fstat (dev_file_fd (dev), &st) == 0)
     find_device_id (st.st_rdev, ret->id, sizeof ret->id);
+  if (ret->kind == DEV_FILE)
+    find_birth (dev_file_fd (dev), ret);
 }
 
 char *
@@ -92,8 +145,7 @@ identity_default_store (const char *backing)
     return NULL;
   }
   if (S_ISBLK (st.st_mode)) {
-    find_device_id (st.st_rdev, id, sizeof id);
-    if (id[0] == '\0') {
+    if (!find_device_id (st.st_rdev, id, sizeof id)) {
       set_error (EINVAL, "%s has neither WWN nor serial number to name its "
                  "store after: name one with spare=", backing);
       return NULL;

@@ -17,6 +17,7 @@
 #include "control.h"
 #include "error.h"
 #include "identity.h"
+#include "mark.h"
 #include "remap.h"
 #include "store-inspect.h"
 
@@ -90,13 +91,24 @@ open_socket (struct target *target, const char *path)
   return open_store (target, store);
 }
 
-/* disk is a store, or it has one where stores are by default.  The latter comes
- * first: a disk that has a store need not be read, which may be slow or fail.
+/* Where the store of a disk is: the disk may say so itself.  To free. */
+static char *
+find_store (const char *disk)
+{
+  struct mark mark;
+
+  if (mark_read (disk, &mark) == 1 && access (mark.store, F_OK) == 0)
+    return strdup (mark.store);
+  return identity_default_store (disk);
+}
+
+/* disk is a store, or it has one somewhere.  The latter comes first: a disk that
+ * has a store need not be read, which may be slow or fail.
  */
 static int
 open_store_or_backing (struct target *target, const char *disk)
 {
-  CLEANUP_FREE char *store = identity_default_store (disk);
+  CLEANUP_FREE char *store = find_store (disk);
 
   if (store && access (store, F_OK) == 0)
     return open_store (target, store);

@@ -89,6 +89,9 @@ store_super_encode (const struct store_super *s, unsigned copy,
   put_le64 (block + SUPER_CREATED, s->created_s);
   memcpy (block + SUPER_BACKING_ID, s->backing_id, STORE_ID_BYTES);
   memcpy (block + SUPER_BACKING_PATH, s->backing_path, STORE_PATH_BYTES);
+  put_le64 (block + SUPER_BACKING_INODE, s->backing_inode);
+  put_le64 (block + SUPER_BACKING_BORN, s->backing_born_s);
+  put_le32 (block + SUPER_BACKING_BORN_NS, s->backing_born_ns);
   for (unsigned i = 0; i < s->nr_sections; i++)
     section_encode (&s->sections[i],
                     block + SUPER_SECTIONS + i * SECTION_BYTES);
@@ -158,6 +161,8 @@ check_super (const struct store_super *s)
   if (s->backing_id[STORE_ID_BYTES - 1] != '\0' ||
       s->backing_path[STORE_PATH_BYTES - 1] != '\0')
     return "has a name without an end";
+  if (s->backing_born_ns >= 1000000000)
+    return "has an impossible time";
   return check_sections (s);
 }
 
@@ -189,6 +194,9 @@ store_super_decode (const uint8_t block[STORE_BLOCK], unsigned copy,
   ret->created_s = get_le64 (block + SUPER_CREATED);
   memcpy (ret->backing_id, block + SUPER_BACKING_ID, STORE_ID_BYTES);
   memcpy (ret->backing_path, block + SUPER_BACKING_PATH, STORE_PATH_BYTES);
+  ret->backing_inode = get_le64 (block + SUPER_BACKING_INODE);
+  ret->backing_born_s = get_le64 (block + SUPER_BACKING_BORN);
+  ret->backing_born_ns = get_le32 (block + SUPER_BACKING_BORN_NS);
   ret->nr_sections = get_le32 (block + SUPER_NR_SECTIONS);
   for (unsigned i = 0; i < MIN (ret->nr_sections,
                                 (unsigned) STORE_SECTIONS_MAX); i++)

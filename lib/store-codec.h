@@ -33,6 +33,9 @@ struct store_super {
   uint64_t created_s;
   char backing_id[STORE_ID_BYTES];
   char backing_path[STORE_PATH_BYTES];
+  uint64_t backing_inode;       /* 0: not known */
+  uint64_t backing_born_s;
+  uint32_t backing_born_ns;
   unsigned nr_sections;
   struct store_section sections[STORE_SECTIONS_MAX];
 };

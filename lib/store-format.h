@@ -36,7 +36,10 @@
  *   104   24   zero
  *   128   128  id of the backing (WWN or serial), padded with NUL
  *   256   256  path of the backing when last opened, padded with NUL; to tell
- *   512   512  zero
+ *   512   8    inode number of the backing, if it is a file; 0: not known
+ *   520   8    when that inode was made, seconds since 1970
+ *   528   4    and nanoseconds, < 1000000000
+ *   532   492  zero
  *   1024  1536 sections, 48 bytes each:
  *              0   8  first slot
  *              8   8  number of slots
@@ -111,7 +114,8 @@ enum {
   SUPER_UUID = 32, SUPER_GENERATION = 48, SUPER_STORE_BYTES = 56,
   SUPER_BACKING_BYTES = 64, SUPER_BACKING_KIND = 72, SUPER_NR_KEPT = 76,
   SUPER_NR_READY = 80, SUPER_NR_SECTIONS = 88, SUPER_CREATED = 96,
-  SUPER_BACKING_ID = 128, SUPER_BACKING_PATH = 256, SUPER_SECTIONS = 1024,
+  SUPER_BACKING_ID = 128, SUPER_BACKING_PATH = 256, SUPER_BACKING_INODE = 512,
+  SUPER_BACKING_BORN = 520, SUPER_BACKING_BORN_NS = 528, SUPER_SECTIONS = 1024,
   SUPER_CRC = 4092,
 };
 #define STORE_ID_BYTES 128

@@ -103,6 +103,9 @@ describe_backing (struct store_super *super, const struct identity *backing)
   snprintf (super->backing_id, sizeof super->backing_id, "%s", backing->id);
   snprintf (super->backing_path, sizeof super->backing_path, "%s",
             backing->path);
+  super->backing_inode = backing->inode;
+  super->backing_born_s = backing->born_s;
+  super->backing_born_ns = backing->born_ns;
 }
 
 /* A file is made as long as it must be; a device must be long enough. */
@@ -170,32 +173,90 @@ format (struct dev *dev, const struct store_options *o)
 
 /* Open. */
 
+/* A store that was made where the file system tells nothing of inodes fits
+ * any file.
+ */
+static bool
+is_same_file (const struct store_super *super, const struct identity *b)
+{
+  return super->backing_inode == 0 ||
+    (super->backing_inode == b->inode && super->backing_born_s == b->born_s &&
+     super->backing_born_ns == b->born_ns);
+}
+
+/* "PATH (ID, N bytes)": ret has room for what superblocks can hold. */
+#define DISK_TEXT_BYTES 512
+
+static void
+describe_disk (char *ret, const char *path, const char *id, uint64_t inode,
+               uint64_t born_s, uint64_t size_bytes)
+{
+  time_t born = (time_t) born_s;
+  char file[80] = "no id", when[32] = "";
+  struct tm tm;
+
+  if (gmtime_r (&born, &tm))
+    strftime (when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", &tm);
+  if (inode)
+    snprintf (file, sizeof file, "inode %llu, made %s",
+              (unsigned long long) inode, when);
+  snprintf (ret, DISK_TEXT_BYTES, "%s (%s, %llu bytes)", path,
+            id[0] ? id : file, (unsigned long long) size_bytes);
+}
+
+static int
+refuse_backing (const struct store_super *super, const struct store_options *o)
+{
+  const struct identity *b = o->backing;
+  char has[DISK_TEXT_BYTES], is[DISK_TEXT_BYTES];
+
+  describe_disk (has, super->backing_path, super->backing_id,
+                 super->backing_inode, super->backing_born_s,
+                 super->backing_bytes);
+  describe_disk (is, b->path, b->id, b->inode, b->born_s, b->size_bytes);
+  return set_error (ESTALE, "store %s belongs to %s, and not to %s: give its "
+                    "own store with spare=, or adopt=yes if it is the same "
+                    "disk", o->path, has, is);
+}
+
 static int
 check_backing (struct store_super *super, const struct store_options *o)
 {
   const struct identity *b = o->backing;
-  bool size_fits = super->backing_bytes == b->size_bytes;
-  bool id_fits = super->backing_kind == b->kind &&
-    strcmp (super->backing_id, b->id) == 0;
+  bool fits = super->backing_bytes == b->size_bytes &&
+    super->backing_kind == b->kind &&
+    strcmp (super->backing_id, b->id) == 0 && is_same_file (super, b);
+  bool is_marked = o->mark == NULL ||
+    memcmp (o->mark->uuid, super->uuid, STORE_UUID_BYTES) == 0;
 
   if (super->sector_bytes < b->sector_bytes)
     return set_error (EINVAL, "store %s is for sectors of %u bytes, but %s "
                       "has sectors of %u", o->path, super->sector_bytes,
                       b->path, b->sector_bytes);
-  if (size_fits && id_fits)
+  if (fits && is_marked)
     return 0;
+  if (!fits && !o->adopt)
+    return refuse_backing (super, o);
   if (!o->adopt)
-    return set_error (ESTALE, "store %s belongs to %s (%s, %llu bytes), and "
-                      "not to %s (%s, %llu bytes): give its own store with "
-                      "spare=, or adopt=yes if it is the same disk", o->path,
-                      super->backing_path,
-                      super->backing_id[0] ? super->backing_id : "no id",
-                      (unsigned long long) super->backing_bytes, b->path,
-                      b->id[0] ? b->id : "no id",
-                      (unsigned long long) b->size_bytes);
+    return set_error (ESTALE, "%s was last served with another store, %s, and "
+                      "not with %s: give that with spare=, or adopt=yes if "
+                      "this one is right", b->path, o->mark->store, o->path);
   log_message (LEVEL_WARNING, "store %s, which belonged to %s, is adopted for "
                "%s", o->path, super->backing_path, b->path);
   return 0;
+}
+
+/* The disk has seen later records than the store has. */
+static int
+check_is_recent (const struct store_image *image, const struct store_options *o)
+{
+  if (o->adopt || o->mark == NULL || image->max_seq >= o->mark->seq)
+    return 0;
+  return set_error (ESTALE, "store %s is an old copy: %s was last served with "
+                    "a later one (record %llu, this has %llu): give that with "
+                    "spare=, or adopt=yes to go back", o->path,
+                    o->backing->path, (unsigned long long) o->mark->seq,
+                    (unsigned long long) image->max_seq);
 }
 
 static int
@@ -342,6 +403,18 @@ take_used_slots (struct store *s, struct store_image *image)
   image->unreadable = (struct slot_list) { .slots = NULL };
 }
 
+static bool
+is_described_alike (const struct store_super *a, const struct store_super *b)
+{
+  return a->backing_bytes == b->backing_bytes &&
+    a->backing_kind == b->backing_kind &&
+    strcmp (a->backing_id, b->backing_id) == 0 &&
+    strcmp (a->backing_path, b->backing_path) == 0 &&
+    a->backing_inode == b->backing_inode &&
+    a->backing_born_s == b->backing_born_s &&
+    a->backing_born_ns == b->backing_born_ns;
+}
+
 /* Make the store on disk as it should be: repaired, adopted, grown. */
 static int
 bring_up_to_date (struct store *s, const struct store_image *image,
@@ -368,9 +441,7 @@ bring_up_to_date (struct store *s, const struct store_image *image,
   atomic_store (&s->seq_durable, image->max_seq);
   if (store_write_commit (s) == -1 || dev_flush (s->dev) == -1)
     return -1;
-  if (grown || image->super.backing_bytes != s->super.backing_bytes ||
-      strcmp (image->super.backing_id, s->super.backing_id) != 0 ||
-      strcmp (image->super.backing_path, s->super.backing_path) != 0)
+  if (grown || !is_described_alike (&image->super, &s->super))
     return store_write_super (s, 1);
   return 0;
 }
@@ -442,16 +513,36 @@ is_blank (struct dev *dev)
   return true;
 }
 
+/* A disk that has a store is not given another one: what was remapped would
+ * read as it was before.
+ */
+static int
+check_may_make (const struct store_options *o)
+{
+  if (o->mark == NULL)
+    return 0;
+  if (!o->new_store)
+    return set_error (ESTALE, "%s was served with the store %s, and there is "
+                      "none at %s: bring it back, or say with spare= where it "
+                      "is; or give up what was remapped, which then reads as "
+                      "old data, with new-store=yes", o->backing->path,
+                      o->mark->store, o->path);
+  log_message (LEVEL_WARNING, "%s gets a new store, %s: what was remapped to "
+               "%s is given up, and reads as what was there before",
+               o->backing->path, o->path, o->mark->store);
+  return 0;
+}
+
 struct store *
 store_open_dev (struct dev *dev, const struct store_options *o,
                 struct map **ret_map)
 {
+  const bool is_new = dev->info.size_bytes == 0 ||
+    (dev->info.kind == DEV_BLOCK && is_blank (dev));
   struct store_image image;
   struct store *s = NULL;
 
-  if ((dev->info.size_bytes == 0 ||
-       (dev->info.kind == DEV_BLOCK && is_blank (dev))) &&
-      format (dev, o) == -1)
+  if (is_new && (check_may_make (o) == -1 || format (dev, o) == -1))
     goto err;
   if (store_load (dev, o->path, log_problem, (void *) (uintptr_t) o->path,
                   &image) == -1)
@@ -459,7 +550,8 @@ store_open_dev (struct dev *dev, const struct store_options *o,
   if (image.super.ro_compat != 0)
     set_error (EUCLEAN, "store %s uses features of a later version: it can be "
                "looked at, but not served", o->path);
-  else if (check_backing (&image.super, o) == 0 &&
+  else if ((is_new || (check_backing (&image.super, o) == 0 &&
+                       check_is_recent (&image, o) == 0)) &&
            check_adopted_size (&image, o) == 0)
     s = open_loaded (dev, o, &image, ret_map);
   store_image_free (&image);
@@ -546,8 +638,10 @@ explain_busy (const char *path)
 }
 
 struct store *
-store_open (const struct store_options *o, struct map **ret_map)
+store_open (const struct store_options *options, struct map **ret_map)
 {
+  struct store_options changed = *options;
+  const struct store_options *o = &changed;
   struct dev *dev;
   struct stat st;
 
@@ -557,10 +651,11 @@ store_open (const struct store_options *o, struct map **ret_map)
     return NULL;
   }
   if (lstat (o->path, &st) == -1 && errno == ENOENT) {
-    if (make_file (o) == -1)
+    if (check_may_make (o) == -1 || make_file (o) == -1)
       return NULL;
     if (o->ret_created)
       *o->ret_created = true;
+    changed.mark = NULL;        /* it speaks of the store before this one */
   }
   dev = dev_file_open (o->path, DEV_DIRECT_AUTO, 0);
   if (dev == NULL) {

@@ -212,6 +212,14 @@ store_sector_bytes (const struct store *s)
   return s->super.sector_bytes;
 }
 
+void
+store_get_mark (const struct store *s, struct mark *ret)
+{
+  memcpy (ret->uuid, s->super.uuid, sizeof ret->uuid);
+  ret->seq = atomic_load (&s->seq_durable);
+  memcpy (ret->store, s->path, sizeof ret->store);
+}
+
 struct lock *
 store_map_lock (struct store *s)
 {

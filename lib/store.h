@@ -27,6 +27,7 @@
 #include "identity.h"
 #include "lock.h"
 #include "map.h"
+#include "mark.h"
 #include "sector.h"
 #include "status.h"
 #include "store-codec.h"
@@ -37,13 +38,15 @@ struct store_options {
   const char *path;
   const struct identity *backing;
   uint64_t spare_bytes;         /* 0: the default */
+  const struct mark *mark;      /* what the backing bears; NULL: nothing */
   bool adopt, new_store;
   bool *ret_created;            /* set if the store was made; may be NULL */
 };
 
 /* Open a store, or make it where it is missing; lock it.  *ret_map is the map
  * that it holds.  store-open.c.
- * Errors: EBUSY, EUCLEAN, ESTALE, EEXIST (no store), EINVAL, and others.
+ * Errors: EBUSY, EUCLEAN, ESTALE (the store of another disk, or the disk has
+ * another store), EEXIST (no store), EINVAL, and others.
  */
 extern struct store *store_open (const struct store_options *options,
                                  struct map **ret_map);
@@ -65,6 +68,9 @@ extern void store_close (struct store *s);
 extern void store_abandon (struct store *s);
 
 extern uint32_t store_sector_bytes (const struct store *s);
+
+/* What the backing shall bear, to know this store again. */
+extern void store_get_mark (const struct store *s, struct mark *ret);
 
 /* Serialises changes of the map; rank 30. */
 extern struct lock *store_map_lock (struct store *s);

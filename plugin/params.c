@@ -25,6 +25,7 @@ const char params_help[] =
   "on-lost=error|zero   What a read of a lost sector gets (default: error).\n"
   "direct=auto|on|off   Direct I/O on the disk (default: auto).\n"
   "adopt=yes            Take a store that belongs to another disk.\n"
+  "new-store=yes        Begin anew where the store of the disk is missing.\n"
   "control=<PATH>|off   Control socket (default: STORE.ctl).";
 
 struct remap_options params;
@@ -183,6 +184,8 @@ params_set (const char *key, const char *value)
     return set_retries (value);
   if (strcmp (key, "adopt") == 0)
     return set_choice (key, value, yes_no, &params.adopt);
+  if (strcmp (key, "new-store") == 0)
+    return set_choice (key, value, yes_no, &params.new_store);
   if (strcmp (key, "on-lost") == 0) {
     if (set_choice (key, value, on_lost, &number) == -1)
       return -1;

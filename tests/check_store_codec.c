@@ -43,6 +43,8 @@ static const struct store_super known_super = {
   .created_s = 0x65f0a1b2,
   .backing_id = "wwn-naa.5000c500a1b2c3d4",
   .backing_path = "/dev/sdb",
+  .backing_inode = UINT64_C (0x1122334455667788),
+  .backing_born_s = 0x65f0a1b1, .backing_born_ns = 999999999,
   .nr_sections = 2,
   .sections = {
     { 0, 100, 8192, 12288, 65536 },
@@ -73,6 +75,9 @@ static const struct {
   { 96, 8, "\xb2\xa1\xf0\x65\0\0\0\0" },        /* made */
   { 128, 24, "wwn-naa.5000c500a1b2c3d4" },
   { 256, 8, "/dev/sdb" },
+  { 512, 8, "\x88\x77\x66\x55\x44\x33\x22\x11" },   /* inode */
+  { 520, 8, "\xb1\xa1\xf0\x65\0\0\0\0" },        /* made */
+  { 528, 4, "\xff\xc9\x9a\x3b" },              /* nanoseconds */
   { 1024, 8, "\0\0\0\0\0\0\0\0" },              /* section: first slot */
   { 1032, 8, "\x64\0\0\0\0\0\0\0" },            /* slots */
   { 1040, 8, "\0\x20\0\0\0\0\0\0" },            /* table, first copy */
@@ -83,7 +88,7 @@ static const struct {
   { 1088, 8, "\0\x30\x01\0\0\0\0\0" },
   { 1096, 8, "\0\x40\x01\0\0\0\0\0" },
   { 1104, 8, "\0\x70\x01\0\0\0\0\0" },
-  { 4092, 4, "\x50\x04\x8a\x27" },              /* checksum */
+  { 4092, 4, "\xc0\x27\xb6\x19" },              /* checksum */
 };
 
 static void
@@ -315,6 +320,9 @@ random_super (struct store_super *s, unsigned nr_sections)
   s->backing_bytes = random_bits (40);
   s->backing_kind = 1 + (uint32_t) random_bits (8) % 3;
   s->created_s = random_bits (64);
+  s->backing_inode = random_bits (64);
+  s->backing_born_s = random_bits (64);
+  s->backing_born_ns = (uint32_t) random_bits (29);
   for (unsigned i = 0; i < id_length; i++)
     s->backing_id[i] = (char) ('a' + i % 26);
   for (unsigned i = 0; i < path_length; i++)
@@ -501,6 +509,7 @@ static const struct wrong_field {
   { SUPER_NR_SECTIONS, 4, 1, "more slots in use" },
   { SUPER_BACKING_ID + 127, 1, 'x', "without an end" },
   { SUPER_BACKING_PATH + 255, 1, 'x', "without an end" },
+  { SUPER_BACKING_BORN_NS, 4, 1000000000, "time" },
   /* The first section. */
   { 1024 + SECTION_FIRST_SLOT, 8, 1, "section" },
   { 1024 + SECTION_NR_SLOTS, 8, 0, "section" },
