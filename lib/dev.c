@@ -14,6 +14,15 @@ dev_init (struct dev *dev, const struct dev_ops *ops)
   lock_init (&dev->flush_lock, RANK_DEV_FLUSH);
 }
 
+static int
+flush_locked (struct dev *dev)
+{
+  int r = dev->ops->flush (dev);
+
+  dev->flush_error = r == -1 ? errno : 0;
+  return r;
+}
+
 int
 dev_flush (struct dev *dev)
 {
@@ -22,10 +31,14 @@ dev_flush (struct dev *dev)
     return set_error (dev->flush_error, "%s: an earlier flush has failed: what "
                       "was written before may not be durable",
                       dev->info.name);
-  if (dev->ops->flush (dev) == 0)
-    return 0;
-  dev->flush_error = errno;
-  return -1;
+  return flush_locked (dev);
+}
+
+int
+dev_flush_again (struct dev *dev)
+{
+  LOCK_FOR_SCOPE (&dev->flush_lock);
+  return flush_locked (dev);
 }
 
 void

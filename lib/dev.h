@@ -89,6 +89,11 @@ extern void dev_init (struct dev *dev, const struct dev_ops *ops);
  */
 extern int dev_flush (struct dev *dev);
 
+/* The same after a flush that has failed, for a caller that has written again
+ * all that was written since the last good one: the failure is forgotten.
+ */
+extern int dev_flush_again (struct dev *dev);
+
 enum dev_error_class {
   DEV_ERROR_MEDIUM,             /* this spot is bad: the only reason to remap */
   DEV_ERROR_OTHER,              /* the way to the device, or its resources */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* store-internal: the store's fields, for store.c (which serves) and
- * store-open.c (which makes and repairs).
+/* store-internal: the store's fields, for store.c (which serves), store-open.c
+ * (which makes and repairs) and store-rewrite.c (which copes with failed
+ * flushes).
  */
 #ifndef REMAP_STORE_INTERNAL_H
 #define REMAP_STORE_INTERNAL_H
@@ -23,6 +24,26 @@ struct pending {
   size_t nr, max;
 };
 
+struct unflushed_entry {
+  spare_t slot;
+  struct store_entry entry;
+};
+
+/* Entries that were written, counted from the opening on.  Those below
+ * nr_durable are; entries[0] is number `first`.  A gap between them: more than
+ * could be remembered.
+ */
+struct unflushed {
+  struct unflushed_entry *entries;
+  size_t nr, max;
+  uint64_t first, nr_durable;
+};
+
+struct bad_blocks {
+  uint64_t *offsets;            /* in bytes */
+  size_t nr;
+};
+
 struct store {
   struct dev *dev;              /* constant */
   char path[256];
@@ -31,12 +52,15 @@ struct store {
   _Atomic bool failed, flush_failed;
   _Atomic bool is_degraded;     /* somewhere only one copy can be written */
   _Atomic uint32_t nr_bad;
+  _Atomic unsigned nr_rewritten;        /* calls of store_write_again */
   _Atomic uint32_t nr_pending;          /* slots in pending */
   uint32_t nr_kept;
 
   struct lock commit;           /* rank 20: */
   struct store_super super;     /* sections: constant after opening */
   struct store_commit commit_record;
+  struct unflushed unflushed;
+  struct bad_blocks bad_blocks; /* of metadata, cannot be written */
 
   struct lock flush;            /* rank 25: */
   pthread_cond_t flushed;
@@ -75,8 +99,30 @@ extern int store_write_super (struct store *s, unsigned first_copy);
 /* Write both copies of the commit sector; not durable on return. */
 extern int store_write_commit (struct store *s);
 
+/* Flush the device; where that fails, write again what it covered. */
+extern int store_flush_dev (struct store *s);
+
 /* Initialise the entries of more slots, durably. */
 extern int store_make_ready (struct store *s, uint64_t nr_ready);
+
+/* store-rewrite.c; the commit mutex is held.
+ *
+ * Entries that have just been written; up to where they were noted; all up to
+ * there are durable.
+ */
+extern void store_note_unflushed (struct store *s, spare_t first, uint32_t nr,
+                                  const struct store_entry *e);
+extern uint64_t store_unflushed_end (const struct store *s);
+extern void store_flushed_until (struct store *s, uint64_t end);
+
+/* Does a block that cannot be written lie here? */
+extern bool store_has_bad_block (const struct store *s, uint64_t offset,
+                                 uint64_t nr_bytes);
+
+/* A flush has failed (errno): write again, durably, what it covered.  -1: that
+ * cannot be done either.
+ */
+extern int store_write_again (struct store *s);
 
 /* Free the memory and the dev. */
 extern void store_destroy (struct store *s);

@@ -432,28 +432,51 @@ bring_up_to_date (struct store *s, const struct store_image *image,
   if (grown == -1)
     return -1;
   describe_backing (&s->super, o->backing);
-  if (repair (s, image) == -1 || dev_flush (s->dev) == -1)
+  if (repair (s, image) == -1 || store_flush_dev (s) == -1)
     return -1;
   /* Now all that counts is durable, and what does not count is gone. */
   s->commit_record.durable_seq = image->max_seq;
   s->commit_record.pid = (uint32_t) getpid ();
   s->commit_record.is_clean = false;
   atomic_store (&s->seq_durable, image->max_seq);
-  if (store_write_commit (s) == -1 || dev_flush (s->dev) == -1)
+  store_flushed_until (s, store_unflushed_end (s));
+  if (store_write_commit (s) == -1 || store_flush_dev (s) == -1)
     return -1;
   if (grown || !is_described_alike (&image->super, &s->super))
     return store_write_super (s, 1);
   return 0;
 }
 
+/* A bad block makes many problems; these are told one by one. */
+#define PROBLEMS_TOLD 20
+
+struct problem_log {
+  const char *path;
+  unsigned nr_repairable;
+};
+
 static void
 log_problem (void *opaque, int damage, const char *problem)
 {
-  const char *path = opaque;
+  struct problem_log *l = opaque;
 
-  if (damage < 2)
-    log_message (damage ? LEVEL_WARNING : LEVEL_INFO, "store %s: %s%s", path,
-                 problem, damage ? ": repaired" : "");
+  if (damage == 1 && l->nr_repairable++ < PROBLEMS_TOLD)
+    log_message (LEVEL_WARNING, "store %s: %s: it is being repaired", l->path,
+                 problem);
+  else if (damage == 0)
+    log_message (LEVEL_INFO, "store %s: %s", l->path, problem);
+}
+
+static int
+load_and_tell (struct dev *dev, const char *path, struct store_image *ret)
+{
+  struct problem_log l = { .path = path };
+  int r = store_load (dev, path, log_problem, &l, ret);
+
+  if (l.nr_repairable > PROBLEMS_TOLD)
+    log_message (LEVEL_WARNING, "store %s: and %u more like these", path,
+                 l.nr_repairable - PROBLEMS_TOLD);
+  return r;
 }
 
 /* The bitmap of slots is as long as the store: a grown one needs a new one. */
@@ -544,8 +567,10 @@ store_open_dev (struct dev *dev, const struct store_options *o,
 
   if (is_new && (check_may_make (o) == -1 || format (dev, o) == -1))
     goto err;
-  if (store_load (dev, o->path, log_problem, (void *) (uintptr_t) o->path,
-                  &image) == -1)
+  /* What was written in an earlier life cannot be written again. */
+  if (!is_new && dev_flush (dev) == -1)
+    goto err;
+  if (load_and_tell (dev, o->path, &image) == -1)
     goto err;
   if (image.super.ro_compat != 0)
     set_error (EUCLEAN, "store %s uses features of a later version: it can be "

@@ -15,8 +15,11 @@
 #include "store-internal.h"
 #include "store-load.h"
 
-/* New slots are made ready so many at a time, or a quarter more. */
+/* New slots are made ready so many at a time, or a quarter more; not more than
+ * can be written again after a failed flush.
+ */
 #define READY_STEP UINT64_C (4096)
+#define READY_STEP_MAX UINT64_C (32768)
 
 /* Superseded slots are reused once there are so many, before the table is
  * made longer.
@@ -51,6 +54,15 @@ store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
   return r;
 }
 
+static int
+write_copy (struct store *s, const void *buf, size_t nr_bytes, uint64_t offset)
+{
+  if (store_has_bad_block (s, offset, nr_bytes))
+    return set_error (EIO, "store %s: %llu is known to be bad", s->path,
+                      (unsigned long long) offset);
+  return dev_pwrite (s->dev, buf, nr_bytes, offset, DEV_BUFFERED);
+}
+
 /* Write the same bytes to the places of both copies.  Where one of them is bad,
  * the other has to do: every start compares them, and the newer one counts.
  */
@@ -62,7 +74,7 @@ write_copies (struct store *s, const void *buf, size_t nr_bytes,
   int err = 0;
 
   for (unsigned copy = 0; copy < 2; copy++)     /* S4 */
-    if (dev_pwrite (s->dev, buf, nr_bytes, offset[copy], DEV_BUFFERED) == -1) {
+    if (write_copy (s, buf, nr_bytes, offset[copy]) == -1) {
       err = errno;
       bad = copy;
       nr_failed++;
@@ -73,7 +85,7 @@ write_copies (struct store *s, const void *buf, size_t nr_bytes,
     errno = err;
     return -1;
   }
-  if (nr_failed == 1 &&
+  if (nr_failed == 1 && !store_has_bad_block (s, offset[bad], nr_bytes) &&
       store_copy_blocks (s, offset[!bad], offset[bad], nr_bytes) == -1 &&
       !atomic_exchange (&s->is_degraded, true))
     log_message (LEVEL_WARNING, "store %s: a copy of its table cannot be "
@@ -99,6 +111,7 @@ write_entries_in_section (struct store *s, spare_t first, uint32_t nr,
     store_entry_encode (&e[i], s->super.uuid, slot,
                         buf + (store_entry_at (&s->super, slot, 0) - begin));
   }
+  store_note_unflushed (s, first, nr, e);
   return write_copies (s, buf, span_bytes, (const uint64_t []) {
                          begin, store_entry_at (&s->super, first, 1) });
 }
@@ -127,10 +140,18 @@ store_write_entry_copy (struct store *s, spare_t slot, unsigned copy,
   uint8_t bytes[ENTRY_BYTES];
 
   store_entry_encode (e, s->super.uuid, slot, bytes);
+  store_note_unflushed (s, slot, 1, e);
   return dev_pwrite (s->dev, bytes, sizeof bytes,
                      store_entry_at (&s->super, slot, copy), DEV_BUFFERED);
 }
 
+int
+store_flush_dev (struct store *s)
+{
+  return dev_flush (s->dev) == 0 ? 0 : store_write_again (s);
+}
+
+/* Not through the page cache, so that a bad place shows at once. */
 static int
 write_super_copy (struct store *s, unsigned copy)
 {
@@ -138,7 +159,13 @@ write_super_copy (struct store *s, unsigned copy)
   uint8_t block[STORE_BLOCK];
 
   store_super_encode (&s->super, copy, block);
-  if (dev_pwrite (s->dev, block, sizeof block, offset, DEV_BUFFERED) == -1)
+  if (dev_pwrite (s->dev, block, sizeof block, offset, 0) == -1)
+    return -1;
+  if (dev_flush (s->dev) == 0)
+    return 0;
+  /* That may have lost it; nobody else writes it again. */
+  if (store_write_again (s) == -1 ||
+      dev_pwrite (s->dev, block, sizeof block, offset, 0) == -1)
     return -1;
   return dev_flush (s->dev);
 }
@@ -195,7 +222,7 @@ store_make_ready (struct store *s, uint64_t nr_ready)
   /* A slot counts as ready only when its entry is durable: so an entry that
    * is not there is damage, and not one that was never written.
    */
-  if (dev_flush (s->dev) == -1)
+  if (store_flush_dev (s) == -1)
     return -1;
   s->super.nr_ready = nr_ready;
   if (store_write_super (s, 1) == 0)
@@ -313,7 +340,8 @@ make_more_ready (struct store *s, uint32_t seen_ready)
   if (atomic_load (&s->failed))
     return set_error (EIO, "store %s has failed", s->path);
   nr_ready = s->super.nr_ready;
-  nr_ready = MIN (total, nr_ready + MAX (nr_ready / 4, READY_STEP));
+  nr_ready += MIN (MAX (nr_ready / 4, READY_STEP), READY_STEP_MAX);
+  nr_ready = MIN (nr_ready, total);
   if (store_make_ready (s, nr_ready) == -1)
     return -1;
   LOCK_FOR_SCOPE (&s->map_lock);
@@ -474,6 +502,12 @@ store_record (struct store *s, const struct sector_run *run,
       .cause = cause,
     };
   LOCK_FOR_SCOPE (&s->commit);
+  /* A flush that failed may have lost the data: it was not yet in a record that
+   * could have told.
+   */
+  if (buf && atomic_load (&s->nr_rewritten) > 0 &&
+      store_write (s, run->spare, (uint32_t) run->nr_sectors, buf) == -1)
+    return -1;
   return record_locked (s, run->spare, (uint32_t) run->nr_sectors, e);
 }
 
@@ -553,25 +587,45 @@ give_pending (struct store *s, const struct pending *p,
 }
 
 static int
-note_durable (struct store *s, uint64_t seq)
+note_durable (struct store *s, uint64_t seq, uint64_t unflushed_end)
 {
   LOCK_FOR_SCOPE (&s->commit);
+  store_flushed_until (s, unflushed_end);
   atomic_store (&s->seq_durable, seq);
   s->commit_record.durable_seq = seq;           /* S3 */
   return store_write_commit (s);
+}
+
+/* All that has been recorded by now. */
+static void
+get_recorded (struct store *s, uint64_t *ret_seq, uint64_t *ret_unflushed_end)
+{
+  LOCK_FOR_SCOPE (&s->commit);
+  *ret_seq = atomic_load (&s->seq_recorded);
+  *ret_unflushed_end = store_unflushed_end (s);
+}
+
+static int
+write_again (struct store *s)
+{
+  LOCK_FOR_SCOPE (&s->commit);
+  return store_write_again (s);
 }
 
 static int
 flush_once (struct store *s)
 {
   struct pending pending = take_pending (s);    /* S2: before seq */
-  uint64_t seq = atomic_load (&s->seq_recorded);
   struct slot_list bad = { .slots = NULL };
+  uint64_t seq, unflushed_end;
   int r;
 
+  get_recorded (s, &seq, &unflushed_end);
   r = dev_flush (s->dev);
+  if (r == -1)
+    r = write_again (s);
   if (r == 0)
-    r = note_durable (s, seq);
+    r = note_durable (s, seq, unflushed_end);
   if (r == 0) {
     give_pending (s, &pending, &bad);
     /* Only now, when nothing depends on their old records any more. */
@@ -659,6 +713,8 @@ store_destroy (struct store *s)
   spares_free (s->spares);
   free (s->pending.ranges);
   free (s->unreadable.slots);
+  free (s->unflushed.entries);
+  free (s->bad_blocks.offsets);
   pthread_cond_destroy (&s->flushed);
   pthread_cond_destroy (&s->slots_changed);
   lock_destroy (&s->map_lock);

@@ -9,8 +9,9 @@
  *             S3 `durable` on disk is never above what a flush has made so.
  *             S4 Both copies of all that was recorded are written before the
  *                record counts as made.
- *             S5 After one failed flush every later one fails, until the store
- *                is opened again: what it covered may be gone for ever.
+ *             S5 After a failed flush all that it covered is written again; if
+ *                that cannot be done, every later one fails, until the store
+ *                is opened again: it may be gone for ever.
  *             S6 A record that may or may not be on disk makes the store
  *                FAILED: it takes no further records.
  * Locking:    commit mutex (rank 20) around writing records; flush mutex (25)

@@ -688,7 +688,9 @@ START_TEST (fua_makes_durable)
 }
 END_TEST
 
-/* Either of the two fails: the client hears of it, now and later. */
+/* Either of the two fails, and the store goes on failing while it tries again:
+ * the client hears of it, now and later.
+ */
 START_TEST (failed_flush_is_reported)
 {
   struct dev_fault *which;
@@ -697,9 +699,10 @@ START_TEST (failed_flush_is_reported)
   which = _i ? rig.store : rig.backing;
   spoil (AT, DEV_FAULT_BAD_WRITE);
   expect_done (fault_rig_write (&rig, AT - 1, 3, 1, 0));
-  dev_fault_fail_calls (which, DEV_FAULT_FLUSH, 1, false, EIO);
+  dev_fault_fail_calls (which, DEV_FAULT_FLUSH, 1, true, EIO);
   for (unsigned i = 0; i < 3; i++) {
     expect_error (engine_flush (rig.engine), EIO);
+    dev_fault_heal_calls (which);
     expect_done (fault_rig_write (&rig, AT - 1, 3, 1, 0));
   }
   expect_data (AT - 1, 3, 1);

@@ -91,7 +91,31 @@ check_flush (struct t_server *s)
   t_nbd_close (h);
 }
 
-/* A flush of this medium fails once; the data may be gone from then on. */
+/* One flush of the store fails.  What it covered was written again. */
+static void
+check_mended_flush (struct t_server *s)
+{
+  struct t_disk *const disks[] = { disk, store };
+  const char *faults = t_read_file (store->fault->faults);
+  struct nbd_handle *h = t_nbd_connect (s);
+
+  t_part ("%s, one flush of the store fails", t_disk_kind_name (disk->kind));
+  t_fault_set (store->fault, "%sflush errno=EIO times=1\n", faults);
+  T_OK (t_nbd_put (h, BAD, 1, 7));
+  T_OK (t_nbd_flush (h));
+  T_ASSERT (t_server_has_said (s, "written again"));
+  t_nbd_close (h);
+  t_fault_set (store->fault, "%s", faults);
+  t_disk_cut_power (s, disks, 2, 0);
+  t_server_restart_with (s, "backing=%s spare=%s", disk->path, store->path);
+  h = t_nbd_connect (s);
+  t_nbd_expect (h, BAD, 1, 7);
+  t_nbd_close (h);
+}
+
+/* A flush of this medium fails (of the backing, once); the data may be gone
+ * from then on.
+ */
 static void
 check_failed_flush (struct t_server *s, struct t_disk *d, uint64_t lba)
 {
@@ -100,7 +124,8 @@ check_failed_flush (struct t_server *s, struct t_disk *d, uint64_t lba)
 
   t_part ("%s, a flush of the %s fails", t_disk_kind_name (disk->kind),
           d == disk ? "backing" : "store");
-  t_fault_set (d->fault, "%sflush errno=EIO times=1\n", faults);
+  t_fault_set (d->fault, "%sflush errno=EIO%s\n", faults,
+               d == disk ? " times=1" : "");
   T_OK (t_nbd_put (h, lba, 8, 7));
   T_ERRNO (t_nbd_flush (h), EIO);
   T_ERRNO (t_nbd_flush (h), EIO);
@@ -136,6 +161,7 @@ test (enum t_disk_kind kind)
   check_fua (s, BAD - 4, 8, "a zeroed sector among good ones");
   check_flush (s);
   check_failed_flush (s, disk, GOOD);
+  check_mended_flush (s);
   check_failed_flush (s, store, BAD);
   t_server_stop (s);
   t_ctl_check (store->path);

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* store-rewrite: write again what a failed flush may have lost.
+ *
+ * Purpose:    entries go through the page cache, so a bad place below them shows
+ *             at a flush, and the kernel tells of it once and then takes what
+ *             it could not write for written.  So the store remembers what it
+ *             has written since the last good flush, and after a failed one
+ *             writes all of that again: entries in whole blocks, straight to
+ *             the medium, with the data that they speak of.  Of two copies one
+ *             has to succeed; a block that cannot be written is not tried
+ *             again.
+ * Invariants: a flush that has failed is forgotten only when all that it
+ *             covered has been written again, and flushed (S5).
+ * Locking:    the commit mutex, for all of it.  (Not while the store is opened,
+ *             when there is one thread.)
+ */
+#include <config.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "crc32c.h"
+#include "error.h"
+#include "log.h"
+#include "store-internal.h"
+
+/* More than this is not remembered (3 MiB): a flush that fails then stays
+ * failed.
+ */
+#define UNFLUSHED_MAX 65536
+
+#define ENTRIES_PER_BLOCK (STORE_BLOCK / TABLE_SECTOR_BYTES * ENTRIES_PER_SECTOR)
+#define ATTEMPTS 3
+
+/* What was written since the last good flush. */
+
+static bool
+make_room_for (struct unflushed *u, size_t nr)
+{
+  size_t max = u->max ? u->max : 256;
+  struct unflushed_entry *bigger;
+
+  if (u->nr + nr > UNFLUSHED_MAX)
+    return false;
+  while (max < u->nr + nr)
+    max *= 2;
+  if (max == u->max)
+    return true;
+  bigger = realloc (u->entries, max * sizeof *bigger);
+  if (bigger == NULL)
+    return false;
+  u->entries = bigger;
+  u->max = max;
+  return true;
+}
+
+void
+store_note_unflushed (struct store *s, spare_t first, uint32_t nr,
+                      const struct store_entry *e)
+{
+  struct unflushed *u = &s->unflushed;
+
+  if (!make_room_for (u, nr)) {
+    u->first += u->nr + nr;     /* a gap */
+    u->nr = 0;
+    return;
+  }
+  for (uint32_t i = 0; i < nr; i++)
+    u->entries[u->nr++] = (struct unflushed_entry) {
+      .slot = { first.n + i }, .entry = e[i],
+    };
+}
+
+uint64_t
+store_unflushed_end (const struct store *s)
+{
+  return s->unflushed.first + s->unflushed.nr;
+}
+
+void
+store_flushed_until (struct store *s, uint64_t end)
+{
+  struct unflushed *u = &s->unflushed;
+  size_t nr;
+
+  u->nr_durable = MAX (u->nr_durable, end);
+  if (end <= u->first)
+    return;
+  nr = (size_t) (end - u->first);
+  assert (nr <= u->nr);
+  u->nr -= nr;
+  u->first = end;
+  memmove (u->entries, u->entries + nr, u->nr * sizeof u->entries[0]);
+}
+
+/* Blocks that cannot be written. */
+
+static bool
+is_bad_block (const struct store *s, uint64_t offset)
+{
+  for (size_t i = 0; i < s->bad_blocks.nr; i++)
+    if (s->bad_blocks.offsets[i] == offset)
+      return true;
+  return false;
+}
+
+bool
+store_has_bad_block (const struct store *s, uint64_t offset, uint64_t nr_bytes)
+{
+  uint64_t end = offset + nr_bytes;
+
+  if (s->bad_blocks.nr == 0)
+    return false;
+  for (offset = round_down (offset, STORE_BLOCK); offset < end;
+       offset += STORE_BLOCK)
+    if (is_bad_block (s, offset))
+      return true;
+  return false;
+}
+
+/* Without memory for it, it is tried again, and fails again. */
+static void
+note_bad_block (struct store *s, uint64_t offset)
+{
+  struct bad_blocks *b = &s->bad_blocks;
+  uint64_t *bigger;
+
+  bigger = realloc (b->offsets, (b->nr + 1) * sizeof *bigger);
+  if (bigger == NULL)
+    return;
+  b->offsets = bigger;
+  b->offsets[b->nr++] = offset;
+  log_message (LEVEL_WARNING, "store %s: its block at %llu cannot be written: "
+               "what stood there has one copy from now on; move the store to a "
+               "better place", s->path, (unsigned long long) offset);
+}
+
+/* Write a block to the places of its two copies; one will do. */
+static int
+write_block_copies (struct store *s, const void *block, const uint64_t at[2])
+{
+  unsigned nr_written = 0;
+
+  for (unsigned copy = 0; copy < 2; copy++) {
+    if (is_bad_block (s, at[copy]))
+      continue;
+    if (dev_pwrite (s->dev, block, STORE_BLOCK, at[copy], 0) == 0)
+      nr_written++;
+    else if (dev_error_is_medium (errno))
+      note_bad_block (s, at[copy]);
+    else
+      return -1;
+  }
+  if (nr_written == 0)
+    return set_error (EIO, "store %s: neither the block at %llu nor the one at "
+                      "%llu can be written", s->path,
+                      (unsigned long long) at[0], (unsigned long long) at[1]);
+  return 0;
+}
+
+/* Tables. */
+
+/* A block of a table: its slots, where its copies are, and what they hold. */
+struct table_block {
+  uint64_t first_slot;
+  unsigned nr_slots;
+  uint64_t at[2];
+  bool is_read[2];
+  uint8_t *bytes[2];            /* STORE_BLOCK each */
+};
+
+static void
+read_block (struct store *s, spare_t slot, struct table_block *b)
+{
+  const struct store_section *section = store_section_of (&s->super, slot);
+  uint64_t number = (slot.n - section->first_slot) / ENTRIES_PER_BLOCK;
+  uint64_t skip = number * ENTRIES_PER_BLOCK;
+
+  b->first_slot = section->first_slot + skip;
+  b->nr_slots = (unsigned) MIN (section->nr_slots - skip,
+                                (uint64_t) ENTRIES_PER_BLOCK);
+  b->at[0] = section->table_a + number * STORE_BLOCK;
+  b->at[1] = section->table_b + number * STORE_BLOCK;
+  for (unsigned copy = 0; copy < 2; copy++) {
+    b->is_read[copy] = dev_pread (s->dev, b->bytes[copy], STORE_BLOCK,
+                                  b->at[copy], 0) == 0;
+    if (!b->is_read[copy])
+      memset (b->bytes[copy], 0, STORE_BLOCK);
+  }
+}
+
+/* The better of the two copies of an entry, -1: there is none. */
+static int
+better_copy (const struct store *s, const struct table_block *b, unsigned i)
+{
+  spare_t slot = { (uint32_t) (b->first_slot + i) };
+  struct store_entry e[2];
+  int best = -1;
+
+  for (int copy = 0; copy < 2; copy++)
+    if (b->is_read[copy] &&
+        store_entry_decode (b->bytes[copy] + store_entry_offset (i),
+                            s->super.uuid, slot, &e[copy]) == NULL &&
+        (best == -1 || e[copy].seq > e[best].seq))
+      best = copy;
+  return best;
+}
+
+/* Put together what the block shall hold, in bytes[0]: the better copies, and
+ * on top what was written lately, of which the last counts.
+ */
+static int
+compose_block (struct store *s, struct table_block *b,
+               const struct unflushed_entry *const *lately, size_t nr)
+{
+  bool is_new[ENTRIES_PER_BLOCK] = { false };
+
+  for (size_t i = 0; i < nr; i++)
+    is_new[lately[i]->slot.n - b->first_slot] = true;
+  for (unsigned i = 0; i < b->nr_slots; i++) {
+    int best = better_copy (s, b, i);
+
+    if (best == -1 && !is_new[i] && b->first_slot + i < s->super.nr_ready)
+      return set_error (EIO, "store %s: both copies of the entry of slot %llu "
+                        "are damaged", s->path,
+                        (unsigned long long) (b->first_slot + i));
+    if (best == 1)
+      memcpy (b->bytes[0] + store_entry_offset (i),
+              b->bytes[1] + store_entry_offset (i), ENTRY_BYTES);
+  }
+  for (size_t i = 0; i < nr; i++)
+    store_entry_encode (&lately[i]->entry, s->super.uuid, lately[i]->slot,
+                        b->bytes[0] + store_entry_offset
+                        (lately[i]->slot.n - b->first_slot));
+  return 0;
+}
+
+/* By slot, what was written later behind what was written earlier. */
+static int
+compare_entries (const void *va, const void *vb)
+{
+  const struct unflushed_entry *const *a = va, *const *b = vb;
+
+  if ((*a)->slot.n != (*b)->slot.n)
+    return (*a)->slot.n < (*b)->slot.n ? -1 : 1;
+  return *a < *b ? -1 : *a > *b;
+}
+
+static int
+write_tables (struct store *s, const struct unflushed_entry **sorted, size_t nr,
+              uint8_t *blocks)
+{
+  struct table_block b = { .bytes = { blocks, blocks + STORE_BLOCK } };
+  size_t i, n;
+
+  for (i = 0; i < nr; i += n) {
+    read_block (s, sorted[i]->slot, &b);
+    for (n = 1; i + n < nr &&
+           sorted[i + n]->slot.n < b.first_slot + b.nr_slots; n++)
+      ;
+    if (compose_block (s, &b, sorted + i, n) == -1 ||
+        write_block_copies (s, b.bytes[0], b.at) == -1)
+      return -1;
+  }
+  return 0;
+}
+
+static int
+write_commit (struct store *s, uint8_t *block)
+{
+  memset (block, 0, STORE_BLOCK);
+  store_commit_encode (&s->commit_record, block);
+  return write_block_copies (s, block, (const uint64_t []) {
+                               COMMIT_A_OFFSET,
+                               s->super.store_bytes - STORE_TAIL_BYTES });
+}
+
+/* Data: a slot still holds what its entry says, but perhaps not for long. */
+static int
+write_data (struct store *s, const struct unflushed_entry *u, uint8_t *sector)
+{
+  uint32_t n = s->super.sector_bytes;
+  uint64_t at = store_data_at (&s->super, u->slot);
+
+  if (u->entry.state != ENTRY_REMAPPED)
+    return 0;
+  if (dev_pread (s->dev, sector, n, at, 0) == -1)
+    return -1;
+  if (crc32c (0, sector, n) != u->entry.data_crc)
+    return set_error (EIO, "store %s: slot %u has lost the data of sector %llu",
+                      s->path, u->slot.n,
+                      (unsigned long long) u->entry.lba.n);
+  return dev_pwrite (s->dev, sector, n, at, 0);
+}
+
+static int
+write_all (struct store *s)
+{
+  const struct unflushed *u = &s->unflushed;
+  CLEANUP_FREE const struct unflushed_entry **sorted =
+    calloc (u->nr + 1, sizeof *sorted);
+  CLEANUP_FREE void *buf = NULL;
+
+  if (sorted == NULL ||
+      posix_memalign (&buf, STORE_BLOCK, STORE_SECTOR_MAX) != 0)
+    return set_error (ENOMEM, "no memory to write store %s again", s->path);
+  for (size_t i = 0; i < u->nr; i++) {
+    sorted[i] = &u->entries[i];
+    if (write_data (s, &u->entries[i], buf) == -1)
+      return -1;
+  }
+  qsort (sorted, u->nr, sizeof *sorted, compare_entries);
+  if (write_tables (s, sorted, u->nr, buf) == -1)
+    return -1;
+  return write_commit (s, buf);
+}
+
+/* The kernel may tell of the places that failed once more, so all is done up to
+ * three times.
+ */
+int
+store_write_again (struct store *s)
+{
+  const int err = errno;
+  int r = -1;
+
+  if (s->unflushed.first > s->unflushed.nr_durable)
+    return -1;                  /* too much to remember */
+  atomic_fetch_add (&s->nr_rewritten, 1);
+  for (unsigned i = 0; r == -1 && i < ATTEMPTS; i++) {
+    if (write_all (s) == -1)
+      return -1;
+    r = dev_flush_again (s->dev);
+  }
+  if (r == -1)
+    return -1;
+  log_message (LEVEL_WARNING, "store %s: a flush failed (%s); all that it may "
+               "have lost was written again", s->path, errno_text (err));
+  store_flushed_until (s, store_unflushed_end (s));
+  return 0;
+}

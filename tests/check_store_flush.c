@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Flushes of the store that fail, on every path: what the client was told is
+ * durable is there after a power cut that leaves nothing else, or the client is
+ * told otherwise, again and again.
+ */
+#include <config.h>
+
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dev-fault.h"
+#include "error.h"
+#include "store-format.h"
+
+enum { SECTORS = 600, SPARES = 512, TABLE_A = STORE_HEAD_BYTES };
+
+static struct fault_rig rig;
+
+static void
+begin_sized (unsigned nr_sectors, unsigned nr_spares)
+{
+  fault_rig_init (&rig,
+                  &(struct dev_fault_options) {
+                    .size_bytes = (uint64_t) nr_sectors * 512,
+                    .is_volatile = true },
+                  &(struct dev_fault_options) { .is_volatile = true });
+  rig.spare_bytes = (uint64_t) nr_spares * 512;
+  dev_fault_spoil (rig.backing, 0, nr_sectors, DEV_FAULT_BAD_WRITE, 0, 0);
+}
+
+static void
+open_rig (void)
+{
+  ck_assert_msg (fault_rig_open (&rig) == 0, "%s", last_error_text ());
+}
+
+static void
+begin (void)
+{
+  begin_sized (SECTORS, SPARES);
+  open_rig ();
+}
+
+static void
+end (void)
+{
+  fault_rig_free (&rig);
+}
+
+static void
+put (uint64_t lba, uint64_t nr, uint64_t version)
+{
+  ck_assert_msg (fault_rig_write (&rig, lba, nr, version, 0) == 0, "%s",
+                 last_error_text ());
+}
+
+static void
+expect (uint64_t lba, uint64_t nr, uint64_t version)
+{
+  int r = fault_rig_read (&rig, lba, nr, version);
+
+  ck_assert_msg (r == 0, "%s", r == -1 ? last_error_text () : "other content");
+}
+
+static void
+flush (void)
+{
+  ck_assert_msg (engine_flush (rig.engine) == 0, "%s", last_error_text ());
+}
+
+/* Nothing stays but what is durable. */
+static void
+cut_power (void)
+{
+  fault_rig_kill (&rig);
+  dev_fault_heal_calls (rig.store);
+  dev_fault_cut_power (rig.backing, 0);
+  dev_fault_cut_power (rig.store, 0);
+  open_rig ();
+}
+
+static void
+fail_flushes (unsigned nth, bool for_ever)
+{
+  dev_fault_fail_calls (rig.store, DEV_FAULT_FLUSH, nth, for_ever, EIO);
+}
+
+static bool
+has_flush_failed (void)
+{
+  struct status status = { .pid = 0 };
+
+  engine_get_status (rig.engine, &status);
+  return status.flush_failed;
+}
+
+/* Records, a run of them, and slots that took their place. */
+START_TEST (one_failure_is_mended)
+{
+  begin ();
+  put (10, 100, 1);
+  flush ();
+  put (20, 5, 2);
+  put (300, 1, 2);
+  fail_flushes (1, false);
+  flush ();
+  ck_assert (!has_flush_failed ());
+  cut_power ();
+  expect (10, 10, 1);
+  expect (20, 5, 2);
+  expect (25, 85, 1);
+  expect (300, 1, 2);
+  end ();
+}
+END_TEST
+
+/* What was written again is as good as before: later flushes cover more. */
+START_TEST (life_goes_on)
+{
+  begin ();
+  for (unsigned i = 0; i < 20; i++) {
+    put (i * 7, 7, i);
+    if (i % 3 == 0)
+      fail_flushes (1, false);
+    if (i % 2 == 0)
+      flush ();
+  }
+  flush ();
+  cut_power ();
+  for (unsigned i = 0; i < 20; i++)
+    expect (i * 7, 7, i);
+  end ();
+}
+END_TEST
+
+/* S5: it fails still when all has been written again. */
+START_TEST (lasting_failure_is_not_forgotten)
+{
+  begin ();
+  put (1, 1, 1);
+  flush ();
+  put (2, 1, 1);
+  fail_flushes (1, true);
+  for (unsigned i = 0; i < 3; i++) {
+    ck_assert_int_eq (engine_flush (rig.engine), -1);
+    ck_assert_int_eq (errno, EIO);
+    ck_assert (has_flush_failed ());
+    dev_fault_heal_calls (rig.store);
+    put (3, 1, i);
+    ck_assert_int_eq (fault_rig_write (&rig, 4, 1, 1, DEV_FUA), -1);
+  }
+  expect (2, 1, 1);
+  cut_power ();
+  expect (1, 1, 1);
+  flush ();
+  put (2, 1, 3);
+  flush ();
+  end ();
+}
+END_TEST
+
+/* A bad place below the page cache: it shows when the cache is written. */
+struct bad_place {
+  uint64_t begin, nr_bytes;
+  unsigned nr;                  /* failures */
+};
+
+static void
+spoil_store (const struct bad_place *p)
+{
+  dev_fault_spoil (rig.store, p->begin / 512, p->nr_bytes / 512,
+                   DEV_FAULT_BAD_WRITE, 0, 0);
+}
+
+static int
+spoil_at_flush (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  struct bad_place *p = opaque;
+
+  if (call->kind != DEV_FAULT_FLUSH || is_done || p->nr++ > 0)
+    return 0;
+  spoil_store (p);
+  return EIO;
+}
+
+/* 512 + 32 slots: 31 sectors of a table, 4 blocks; data behind them. */
+enum { TABLE_BYTES = 16384, TABLE_B = TABLE_A + TABLE_BYTES + 278528 };
+
+static const uint64_t bad_offsets[] = {
+  TABLE_A, TABLE_B, COMMIT_A_OFFSET, TABLE_A + 512,
+};
+
+START_TEST (bad_place_in_one_copy)
+{
+  struct bad_place p = { bad_offsets[_i], 512, 0 };
+  unsigned touches;
+
+  begin ();
+  put (1, 30, 1);
+  flush ();
+  put (10, 10, 2);
+  dev_fault_set_hook (rig.store, spoil_at_flush, &p);
+  flush ();
+  ck_assert_uint_gt (p.nr, 1);
+  touches = dev_fault_touches (rig.store, p.begin / 512);
+  put (15, 10, 3);
+  flush ();
+  put (50, 1, 3);
+  flush ();
+  ck_assert (!has_flush_failed ());
+  ck_assert_uint_eq (dev_fault_touches (rig.store, p.begin / 512), touches);
+  dev_fault_set_hook (rig.store, NULL, NULL);
+  cut_power ();
+  expect (1, 9, 1);
+  expect (10, 5, 2);
+  expect (15, 10, 3);
+  expect (25, 6, 1);
+  expect (50, 1, 3);
+  end ();
+}
+END_TEST
+
+START_TEST (bad_place_in_both_copies)
+{
+  struct bad_place p = { TABLE_A, 512, 0 };
+
+  begin ();
+  put (1, 1, 1);
+  flush ();
+  put (2, 1, 1);
+  dev_fault_spoil (rig.store, TABLE_B / 512, 1, DEV_FAULT_BAD_WRITE, 0, 0);
+  dev_fault_set_hook (rig.store, spoil_at_flush, &p);
+  for (unsigned i = 0; i < 3; i++) {
+    ck_assert_int_eq (engine_flush (rig.engine), -1);
+    ck_assert (has_flush_failed ());
+  }
+  expect (1, 1, 1);
+  expect (2, 1, 1);
+  dev_fault_set_hook (rig.store, NULL, NULL);
+  end ();
+}
+END_TEST
+
+/* The data is gone as well: nobody shall be told that it is durable. */
+START_TEST (data_is_gone)
+{
+  uint8_t rubbish[512] = { 1 };
+
+  begin ();
+  put (1, 1, 1);
+  flush ();
+  put (2, 3, 1);
+  dev_fault_poke (rig.store, rubbish, sizeof rubbish,
+                  TABLE_A + TABLE_BYTES + 2 * 512);
+  fail_flushes (1, false);
+  ck_assert_int_eq (engine_flush (rig.engine), -1);
+  ck_assert_int_eq (engine_flush (rig.engine), -1);
+  ck_assert_int_eq (fault_rig_read (&rig, 3, 1, 1), -1);
+  end ();
+}
+END_TEST
+
+/* Another client's flush fails while data is in a slot and its record is not
+ * made: the data may be lost with it.
+ */
+static int
+fail_flush_between (void *opaque, const struct dev_fault_call *call,
+                    bool is_done)
+{
+  unsigned *nr = opaque;
+
+  if (call->kind == DEV_FAULT_PWRITE && is_done && call->offset >= TABLE_A &&
+      !(call->flags & DEV_BUFFERED) && (*nr)++ == 0) {
+    fail_flushes (1, false);
+    flush ();
+  }
+  return 0;
+}
+
+START_TEST (data_in_hand_is_written_again)
+{
+  unsigned nr = 0;
+
+  begin ();
+  put (1, 1, 1);                /* for the flush to have something to do */
+  dev_fault_set_hook (rig.store, fail_flush_between, &nr);
+  put (2, 1, 1);
+  dev_fault_set_hook (rig.store, NULL, NULL);
+  ck_assert_uint_gt (nr, 1);
+  flush ();
+  cut_power ();
+  expect (1, 2, 1);
+  end ();
+}
+END_TEST
+
+/* The nth flush of a life fails, whatever it is for: making the store, slots
+ * that are made ready, superblocks, clients, closing it, repairing, growing.
+ */
+enum { MANY = 4300 };
+
+static void
+live (void)
+{
+  open_rig ();
+  put (0, MANY, 1);
+  flush ();
+  put (17, 300, 2);
+  flush ();
+  cut_power ();                 /* heals: the fault was met, or comes no more */
+}
+
+static void
+check_life (void)
+{
+  expect (0, 17, 1);
+  expect (17, 300, 2);
+  expect (317, MANY - 317, 1);
+}
+
+START_TEST (any_flush_fails_once)
+{
+  unsigned nr_flushes;
+
+  begin_sized (MANY, MANY + 200);
+  live ();
+  nr_flushes = dev_fault_calls (rig.store, DEV_FAULT_FLUSH);
+  end ();
+  ck_assert_uint_gt (nr_flushes, 8);
+  for (unsigned n = 1; n <= nr_flushes; n++) {
+    begin_sized (MANY, MANY + 200);
+    fail_flushes (n, false);
+    live ();
+    check_life ();
+    end ();
+  }
+}
+END_TEST
+
+START_TEST (any_flush_of_opening_fails_once)
+{
+  for (unsigned n = 1; n < 12; n++) {
+    begin_sized (MANY, 3000);
+    open_rig ();
+    put (0, 2900, 1);
+    flush ();
+    put (5, 9, 2);
+    fault_rig_kill (&rig);
+    rig.spare_bytes = (MANY + 200) * 512;       /* it grows */
+    fail_flushes (n, false);
+    if (n == 1) {               /* of what was written before the kill */
+      ck_assert_int_eq (fault_rig_open (&rig), -1);
+      ck_assert_int_eq (errno, EIO);
+      end ();
+      continue;
+    }
+    open_rig ();
+    put (2900, MANY - 2900, 1);
+    flush ();
+    cut_power ();
+    expect (0, 5, 1);
+    expect (14, MANY - 14, 1);
+    expect (5, 9, 2);
+    end ();
+  }
+}
+END_TEST
+
+/* More was written than is remembered: the failure stays. */
+START_TEST (too_much_to_write_again)
+{
+  const unsigned nr = 66000;
+
+  begin_sized (nr, nr + 100);
+  open_rig ();
+  put (0, nr, 1);
+  put (5, 1, 2);
+  fail_flushes (1, false);
+  ck_assert_int_eq (engine_flush (rig.engine), -1);
+  ck_assert_int_eq (engine_flush (rig.engine), -1);
+  expect (5, 1, 2);
+  end ();
+}
+END_TEST
+
+/* After a good flush it is little again. */
+START_TEST (much_was_flushed)
+{
+  const unsigned nr = 66000;
+
+  begin_sized (nr, nr + 100);
+  open_rig ();
+  put (0, nr, 1);
+  flush ();
+  put (5, 1, 2);
+  fail_flushes (1, false);
+  flush ();
+  cut_power ();
+  expect (0, 5, 1);
+  expect (5, 1, 2);
+  expect (6, nr - 6, 1);
+  end ();
+}
+END_TEST
+
+int
+main (void)
+{
+  Suite *suite = suite_create ("store flush");
+  TCase *tc = tcase_create ("failed flushes");
+  SRunner *runner;
+  int nr_failed;
+
+  tcase_set_timeout (tc, 200);
+  tcase_add_test (tc, one_failure_is_mended);
+  tcase_add_test (tc, life_goes_on);
+  tcase_add_test (tc, lasting_failure_is_not_forgotten);
+  tcase_add_loop_test (tc, bad_place_in_one_copy, 0, 4);
+  tcase_add_test (tc, bad_place_in_both_copies);
+  tcase_add_test (tc, data_is_gone);
+  tcase_add_test (tc, data_in_hand_is_written_again);
+  tcase_add_test (tc, any_flush_fails_once);
+  tcase_add_test (tc, any_flush_of_opening_fails_once);
+  tcase_add_test (tc, too_much_to_write_again);
+  tcase_add_test (tc, much_was_flushed);
+  suite_add_tcase (suite, tc);
+  runner = srunner_create (suite);
+  srunner_run_all (runner, CK_NORMAL);
+  nr_failed = srunner_ntests_failed (runner);
+  srunner_free (runner);
+  return nr_failed == 0 ? 0 : 1;
+}
