@@ -98,19 +98,26 @@ store_super_encode (const struct store_super *s, unsigned copy,
   put_le32 (block + SUPER_CRC, crc32c (0, block, SUPER_CRC));
 }
 
+/* Are these the slots behind those of the section before it? */
+static bool
+slots_are_possible (const struct store_section *s, uint64_t first_slot)
+{
+  return s->nr_slots > 0 && s->nr_slots <= SPARES_MAX &&
+    s->first_slot == first_slot && s->first_slot + s->nr_slots <= SPARES_MAX;
+}
+
 /* Do the parts of a section lie one behind the other, from `begin` on and
  * before `end`?  Returns where it ends, 0 if not.
  */
 static uint64_t
-section_end (const struct store_section *s, uint64_t first_slot,
-             uint32_t sector_bytes, uint64_t begin, uint64_t end)
+section_end (const struct store_section *s, uint32_t sector_bytes,
+             uint64_t begin, uint64_t end)
 {
   struct store_section expected;
   uint64_t section_end;
 
-  if (s->nr_slots == 0 || s->nr_slots > SPARES_MAX ||
-      s->first_slot != first_slot || s->first_slot + s->nr_slots > SPARES_MAX ||
-      s->table_a < begin || s->table_a > end || !is_aligned (s->table_a, STORE_BLOCK))
+  if (s->table_a < begin || s->table_a > end ||
+      !is_aligned (s->table_a, STORE_BLOCK))
     return 0;
   section_end = store_section_layout (&expected, s->first_slot, s->nr_slots,
                                       sector_bytes, s->table_a);
@@ -129,10 +136,11 @@ check_sections (const struct store_super *s)
   if (s->nr_sections == 0 || s->nr_sections > STORE_SECTIONS_MAX)
     return "has an impossible number of sections";
   for (unsigned i = 0; i < s->nr_sections; i++) {
-    begin = section_end (&s->sections[i], first_slot, s->sector_bytes, begin,
-                         end);
+    if (!slots_are_possible (&s->sections[i], first_slot))
+      return "has a section with impossible slots";
+    begin = section_end (&s->sections[i], s->sector_bytes, begin, end);
     if (begin == 0)
-      return "has an impossible section";
+      return "has a section in an impossible place";
     first_slot += s->sections[i].nr_slots;
   }
   if (s->nr_ready > first_slot)
@@ -147,6 +155,8 @@ check_super (const struct store_super *s)
 {
   if (s->incompat != 0)
     return "uses features that this version does not know";
+  if (s->generation > INT64_MAX)
+    return "has an impossible generation";
   if (!is_power_of_2 (s->sector_bytes) ||
       s->sector_bytes < STORE_SECTOR_MIN || s->sector_bytes > STORE_SECTOR_MAX)
     return "has an impossible sector size";
@@ -203,6 +213,15 @@ store_super_decode (const uint8_t block[STORE_BLOCK], unsigned copy,
     section_decode (block + SUPER_SECTIONS + i * SECTION_BYTES,
                     &ret->sections[i]);
   return check_super (ret);
+}
+
+bool
+store_super_is_foreign (const uint8_t block[STORE_BLOCK])
+{
+  return memcmp (block + SUPER_MAGIC, STORE_MAGIC, STORE_MAGIC_BYTES) == 0 &&
+    get_le32 (block + SUPER_CRC) == crc32c (0, block, SUPER_CRC) &&
+    (get_le32 (block + SUPER_VERSION) != STORE_VERSION ||
+     get_le32 (block + SUPER_INCOMPAT) != 0);
 }
 
 void
@@ -281,8 +300,11 @@ store_entry_decode (const uint8_t bytes[ENTRY_BYTES],
   ret->time_s = get_le32 (bytes + ENTRY_TIME);
   ret->state = (enum entry_state) bytes[ENTRY_STATE];
   ret->cause = (enum sector_cause) bytes[ENTRY_CAUSE];
-  if (ret->state < ENTRY_FREE || ret->state > ENTRY_BAD_SLOT ||
-      ret->cause > CAUSE_SPARE_ERROR || get_le16 (bytes + ENTRY_ZERO) != 0)
+  if (ret->state < ENTRY_FREE || ret->state > ENTRY_BAD_SLOT)
     return "has an impossible state";
+  if (ret->cause > CAUSE_SPARE_ERROR)
+    return "has an impossible cause";
+  if (get_le16 (bytes + ENTRY_ZERO) != 0)
+    return "is not zero where it has to be";
   return NULL;
 }

@@ -91,6 +91,12 @@ extern void store_super_encode (const struct store_super *s, unsigned copy,
 extern const char *store_super_decode (const uint8_t block[STORE_BLOCK],
                                        unsigned copy, struct store_super *ret);
 
+/* Is this a whole superblock, but of another version of the format, or with
+ * features that must be known?  What it says is not to be judged, and least of
+ * all to be repaired.
+ */
+extern bool store_super_is_foreign (const uint8_t block[STORE_BLOCK]);
+
 extern void store_commit_encode (const struct store_commit *c,
                                  uint8_t sector[COMMIT_BYTES]);
 extern const char *store_commit_decode (const uint8_t sector[COMMIT_BYTES],

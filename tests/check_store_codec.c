@@ -316,7 +316,7 @@ random_super (struct store_super *s, unsigned nr_sections)
   s->sector_bytes = 512u << random_bits (3);
   for (unsigned i = 0; i < STORE_UUID_BYTES; i++)
     s->uuid[i] = (uint8_t) random_bits (8);
-  s->generation = random_bits (64);
+  s->generation = random_bits (63);
   s->backing_bytes = random_bits (40);
   s->backing_kind = 1 + (uint32_t) random_bits (8) % 3;
   s->created_s = random_bits (64);
@@ -479,6 +479,8 @@ static const struct wrong_field {
   { SUPER_VERSION, 4, 0x10001, "another version" },
   { SUPER_COPY, 4, 0, "other copy" },
   { SUPER_COPY, 4, 2, "other copy" },
+  { SUPER_GENERATION, 8, UINT64_C (1) << 63, "generation" },
+  { SUPER_GENERATION, 8, UINT64_MAX, "generation" },
   { SUPER_INCOMPAT, 4, 1, "does not know" },
   { SUPER_INCOMPAT, 4, 0x80000000, "does not know" },
   { SUPER_SECTOR_BYTES, 4, 0, "sector size" },
@@ -614,8 +616,10 @@ static const struct wrong_field wrong_in_entry[] = {
   { ENTRY_STATE, 1, 0, "state" },
   { ENTRY_STATE, 1, 6, "state" },
   { ENTRY_STATE, 1, 255, "state" },
-  { ENTRY_ZERO, 2, 1, "state" },
-  { ENTRY_ZERO, 2, 0x8000, "state" },
+  { ENTRY_CAUSE, 1, 5, "cause" },
+  { ENTRY_CAUSE, 1, 255, "cause" },
+  { ENTRY_ZERO, 2, 1, "not zero" },
+  { ENTRY_ZERO, 2, 0x8000, "not zero" },
 };
 
 START_TEST (entry_with_a_wrong_field)
@@ -644,7 +648,7 @@ START_TEST (fields_without_a_rule)
     { SUPER_COMPAT, 4, UINT32_MAX, "" },
     { SUPER_RO_COMPAT, 4, UINT32_MAX, "" },
     { SUPER_UUID, 8, 1, "" },
-    { SUPER_GENERATION, 8, UINT64_MAX, "" },
+    { SUPER_GENERATION, 8, INT64_MAX, "" },
     { SUPER_BACKING_BYTES, 8, 0, "" },
     { SUPER_BACKING_BYTES, 8, (LBA_MAX << 9) + 511, "" },
     { SUPER_BACKING_KIND, 4, 3, "" },
