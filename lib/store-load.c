@@ -51,9 +51,15 @@ report (struct loader *l, int damage, const char *fmt, ...)
   l->fn (l->opaque, damage, text);
 }
 
+/* What is left to whoever has a store that is damaged in both copies. */
+#define ADVICE "; it is left as it is: put a good copy of it in its place"
+
 #define FATAL(l, err, fmt, ...)                                               \
   (report ((l), 2, fmt, ##__VA_ARGS__),                                       \
    set_error ((err), "store %s: " fmt, (l)->path, ##__VA_ARGS__))
+#define DAMAGED(l, fmt, ...)                                                  \
+  (report ((l), 2, fmt, ##__VA_ARGS__),                                       \
+   set_error (EUCLEAN, "store %s: " fmt ADVICE, (l)->path, ##__VA_ARGS__))
 
 /* Make room for one more element. */
 static int
@@ -180,6 +186,7 @@ store_read_slots (struct dev *dev, const char *path,
 
 struct super_copy {
   const char *wrong;            /* NULL: good */
+  bool is_foreign;              /* and not damaged */
   struct store_super super;
 };
 
@@ -189,42 +196,63 @@ read_super (struct loader *l, unsigned copy, uint64_t offset,
 {
   uint8_t block[STORE_BLOCK];
 
+  ret->is_foreign = false;
   if (offset > l->dev->info.size_bytes ||
       l->dev->info.size_bytes - offset < STORE_BLOCK)
     ret->wrong = "lies behind the end";
   else if (dev_pread (l->dev, block, sizeof block, offset, DEV_BUFFERED) == -1)
     ret->wrong = "cannot be read";
-  else
+  else {
     ret->wrong = store_super_decode (block, copy, &ret->super);
+    ret->is_foreign = store_super_is_foreign (block);
+  }
+}
+
+static const char *
+copy_name (unsigned copy)
+{
+  return copy == 0 ? "first" : "second";
 }
 
 static int
 choose_super (struct loader *l, struct super_copy c[2])
 {
   struct store_image *image = l->image;
-  bool second_is_newer;
+  unsigned better;
 
+  /* Whoever wrote it knows more than this version: not for us to repair. */
+  for (unsigned i = 0; i < 2; i++)
+    if (c[i].is_foreign)
+      return FATAL (l, EUCLEAN, "the %s superblock %s: use the version of "
+                    "remap that wrote it", copy_name (i), c[i].wrong);
   if (c[0].wrong && c[1].wrong) {
     if (strstr (c[0].wrong, "no superblock") && strstr (c[1].wrong, "no superblock"))
       return set_error (EEXIST, "%s exists and is no store; it is left alone: "
                         "name another place with spare=", l->path);
-    return FATAL (l, EUCLEAN, "the first superblock %s, and the second %s",
-                  c[0].wrong, c[1].wrong);
+    return DAMAGED (l, "the first superblock %s, and the second %s",
+                    c[0].wrong, c[1].wrong);
   }
-  if (!c[0].wrong && !c[1].wrong &&
-      memcmp (c[0].super.uuid, c[1].super.uuid, STORE_UUID_BYTES) != 0)
-    return FATAL (l, EUCLEAN, "the two superblocks belong to two stores");
-
-  second_is_newer = c[0].wrong ||
-    (!c[1].wrong && c[1].super.generation > c[0].super.generation);
-  image->super = c[second_is_newer].super;
-  image->super_copy = second_is_newer;
-  image->super_needs_write = c[0].wrong || c[1].wrong ||
-    c[0].super.generation != c[1].super.generation;
-  for (unsigned i = 0; i < 2; i++)
-    if (c[i].wrong)
-      report (l, 1, "the %s superblock %s; the other one serves",
-              i == 0 ? "first" : "second", c[i].wrong);
+  if (c[0].wrong || c[1].wrong) {
+    better = c[0].wrong != NULL;
+    report (l, 1, "the %s superblock %s; the other one serves",
+            copy_name (!better), c[!better].wrong);
+  }
+  else {
+    if (memcmp (c[0].super.uuid, c[1].super.uuid, STORE_UUID_BYTES) != 0)
+      return DAMAGED (l, "the two superblocks belong to two stores");
+    if (c[0].super.generation == c[1].super.generation) {
+      if (memcmp (&c[0].super, &c[1].super, sizeof c[0].super) != 0)
+        return DAMAGED (l, "both superblocks are good and of the same age, "
+                        "but differ");
+      image->super = c[0].super;
+      return 0;
+    }
+    better = c[1].super.generation > c[0].super.generation;
+    report (l, 0, "the %s superblock is older", copy_name (!better));
+  }
+  image->super = c[better].super;
+  image->super_copy = better;
+  image->super_needs_write = true;
   return 0;
 }
 
@@ -248,6 +276,23 @@ find_second_super (struct loader *l, uint64_t offset, struct super_copy *ret)
   }
 }
 
+/* Shorter than any store: is it the beginning of one? */
+static int
+refuse_short (struct loader *l)
+{
+  uint64_t size_bytes = l->dev->info.size_bytes;
+  uint8_t magic[STORE_MAGIC_BYTES];
+
+  if (size_bytes >= sizeof magic &&
+      dev_pread (l->dev, magic, sizeof magic, 0, DEV_BUFFERED) == 0 &&
+      memcmp (magic, STORE_MAGIC, sizeof magic) == 0)
+    return DAMAGED (l, "it is cut off: %llu bytes, and no store has so few",
+                    (unsigned long long) size_bytes);
+  return set_error (EEXIST, "%s exists and is no store (%llu bytes); it is "
+                    "left alone: name another place with spare=", l->path,
+                    (unsigned long long) size_bytes);
+}
+
 static int
 load_super (struct loader *l)
 {
@@ -255,9 +300,7 @@ load_super (struct loader *l)
   struct super_copy c[2];
 
   if (size_bytes < STORE_HEAD_BYTES + STORE_TAIL_BYTES)
-    return set_error (EEXIST, "%s exists and is no store (%llu bytes); it is "
-                      "left alone: name another place with spare=", l->path,
-                      (unsigned long long) size_bytes);
+    return refuse_short (l);
   read_super (l, 0, 0, &c[0]);
   end = c[0].wrong ? round_down (size_bytes, STORE_BLOCK)
     : c[0].super.store_bytes;
@@ -267,9 +310,9 @@ load_super (struct loader *l)
   if (choose_super (l, c) == -1)
     return -1;
   if (l->image->super.store_bytes > size_bytes)
-    return FATAL (l, EUCLEAN, "it is cut off: %llu bytes of %llu",
-                  (unsigned long long) size_bytes,
-                  (unsigned long long) l->image->super.store_bytes);
+    return DAMAGED (l, "it is cut off: %llu bytes of %llu",
+                    (unsigned long long) size_bytes,
+                    (unsigned long long) l->image->super.store_bytes);
   return 0;
 }
 
@@ -291,12 +334,12 @@ load_commit (struct loader *l)
       wrong[i] = store_commit_decode (sector, image->super.uuid, &c[i]);
   }
   if (wrong[0] && wrong[1])
-    return FATAL (l, EUCLEAN, "the first commit sector %s, and the second %s",
-                  wrong[0], wrong[1]);
+    return DAMAGED (l, "the first commit sector %s, and the second %s",
+                    wrong[0], wrong[1]);
   for (unsigned i = 0; i < 2; i++)
     if (wrong[i]) {
       report (l, 1, "the %s commit sector %s; the other one serves",
-              i == 0 ? "first" : "second", wrong[i]);
+              copy_name (i), wrong[i]);
       image->commit_needs_write = true;
     }
   /* Whatever once was durable is so still. */
@@ -329,9 +372,9 @@ add_claim (struct loader *l, spare_t slot, const struct store_entry *e)
                                       l->image->super.sector_bytes);
 
   if (e->lba.n >= nr_sectors)
-    return FATAL (l, EUCLEAN, "slot %u is for sector %llu of a disk with %llu "
-                  "sectors", slot.n, (unsigned long long) e->lba.n,
-                  (unsigned long long) nr_sectors);
+    return DAMAGED (l, "slot %u is for sector %llu of a disk with %llu "
+                    "sectors", slot.n, (unsigned long long) e->lba.n,
+                    (unsigned long long) nr_sectors);
   if (grow (&l->claims, l->nr_claims, &l->max_claims,
             sizeof l->claims[0]) == -1)
     return -1;
@@ -374,8 +417,8 @@ load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
     wrong[i] = bytes[i] ? store_entry_decode (bytes[i], uuid, slot, &e[i])
       : "cannot be read";
   if (wrong[0] && wrong[1])
-    return FATAL (l, EUCLEAN, "slot %u: the first copy of its entry %s, and "
-                  "the second %s", slot.n, wrong[0], wrong[1]);
+    return DAMAGED (l, "slot %u: the first copy of its entry %s, and the "
+                    "second %s", slot.n, wrong[0], wrong[1]);
   if (wrong[0] || wrong[1]) {
     unsigned bad = wrong[0] ? 0 : 1;
 
@@ -389,8 +432,8 @@ load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
     return note_entry (l, slot, &e[0]);
 
   if (e[0].seq == e[1].seq)
-    return FATAL (l, EUCLEAN, "slot %u: both copies of its entry are good and "
-                  "of the same age, but differ", slot.n);
+    return DAMAGED (l, "slot %u: both copies of its entry are good and of the "
+                    "same age, but differ", slot.n);
   better = e[1].seq > e[0].seq;
   report (l, 0, "slot %u: one copy of its entry is newer", slot.n);
   if (add_fix (l, slot, &e[better], better == 1, better == 0) == -1)
@@ -562,8 +605,8 @@ resolve (struct loader *l, const struct claim *c, size_t nr, uint8_t *sector)
     int good = 1;
 
     if (i + 1 < nr && c[i].seq == c[i + 1].seq)
-      return FATAL (l, EUCLEAN, "slots %u and %u both stand in for sector %llu",
-                    c[i].slot, c[i + 1].slot, (unsigned long long) c[i].lba);
+      return DAMAGED (l, "slots %u and %u both stand in for sector %llu",
+                      c[i].slot, c[i + 1].slot, (unsigned long long) c[i].lba);
     if (c[i].state == ENTRY_REMAPPED &&
         c[i].seq > l->image->commit.durable_seq)
       good = data_is_good (l, &c[i], sector);
@@ -611,7 +654,7 @@ store_load (struct dev *dev, const char *path, store_problem_fn *fn,
       load_tables (&l) == 0) {
     ret->max_seq = MAX (ret->max_seq, ret->commit.durable_seq);
     r = ret->max_seq > SEQ_MAX / 2
-      ? FATAL (&l, EUCLEAN, "its sequence numbers have no end")
+      ? DAMAGED (&l, "its sequence numbers are used up")
       : resolve_claims (&l);
   }
   free (l.claims);
