@@ -293,6 +293,26 @@ refuse_short (struct loader *l)
                     (unsigned long long) size_bytes);
 }
 
+/* Growth that a crash interrupted when the second superblock was at its new
+ * place, and the first was still the old one: the newer one counts.  Else it
+ * would lie in wait there for a day when the first one is damaged, and then
+ * know nothing of what happened since.
+ */
+static void
+find_grown_super (struct loader *l, struct super_copy c[2])
+{
+  uint64_t end = round_down (l->dev->info.size_bytes, STORE_BLOCK);
+  struct super_copy last;
+
+  if (c[0].wrong || c[0].super.store_bytes >= end)
+    return;
+  read_super (l, 1, end - STORE_BLOCK, &last);
+  if (!last.wrong && last.super.store_bytes == end &&
+      last.super.generation > c[0].super.generation &&
+      memcmp (last.super.uuid, c[0].super.uuid, STORE_UUID_BYTES) == 0)
+    c[1] = last;
+}
+
 static int
 load_super (struct loader *l)
 {
@@ -307,6 +327,7 @@ load_super (struct loader *l)
   read_super (l, 1, end - STORE_BLOCK, &c[1]);
   if (c[0].wrong && c[1].wrong && !strstr (c[0].wrong, "no superblock"))
     find_second_super (l, end - STORE_BLOCK, &c[1]);
+  find_grown_super (l, c);
   if (choose_super (l, c) == -1)
     return -1;
   if (l->image->super.store_bytes > size_bytes)
