@@ -661,6 +661,24 @@ resolve_claims (struct loader *l)
   return 0;
 }
 
+/* The newest record is never overwritten but by a newer one: if there is none
+ * as new as what was durable, the table is not all there, or is an older one.
+ */
+static int
+check_seqs (struct loader *l)
+{
+  struct store_image *image = l->image;
+
+  if (image->max_seq < image->commit.durable_seq)
+    return DAMAGED (l, "records are missing: number %llu was durable, but the "
+                    "newest is number %llu",
+                    (unsigned long long) image->commit.durable_seq,
+                    (unsigned long long) image->max_seq);
+  if (image->max_seq > SEQ_MAX / 2)
+    return DAMAGED (l, "its sequence numbers are used up");
+  return 0;
+}
+
 int
 store_load (struct dev *dev, const char *path, store_problem_fn *fn,
             void *opaque, struct store_image *ret)
@@ -673,10 +691,9 @@ store_load (struct dev *dev, const char *path, store_problem_fn *fn,
   memset (ret, 0, sizeof *ret);
   if (load_super (&l) == 0 && load_commit (&l) == 0 &&
       load_tables (&l) == 0) {
-    ret->max_seq = MAX (ret->max_seq, ret->commit.durable_seq);
-    r = ret->max_seq > SEQ_MAX / 2
-      ? DAMAGED (&l, "its sequence numbers are used up")
-      : resolve_claims (&l);
+    r = check_seqs (&l);
+    if (r == 0)
+      r = resolve_claims (&l);
   }
   free (l.claims);
   if (r == -1)
