@@ -108,22 +108,24 @@ describe_backing (struct store_super *super, const struct identity *backing)
   super->backing_born_ns = backing->born_ns;
 }
 
-/* A file is made as long as it must be; a device must be long enough. */
+/* A file is made as long as it must be, but never shorter; a device must be long
+ * enough.  All of it is the store's, so that the second superblock is at the
+ * end.
+ */
 static int
 make_room (struct dev *dev, const char *path, uint64_t wanted_bytes,
            uint64_t *ret_store_bytes)
 {
-  if (dev->info.kind == DEV_FILE) {
-    *ret_store_bytes = wanted_bytes;
-    return dev_resize (dev, wanted_bytes);
-  }
   *ret_store_bytes = round_down (dev->info.size_bytes, STORE_BLOCK);
-  if (*ret_store_bytes < wanted_bytes)
+  if (*ret_store_bytes >= wanted_bytes)
+    return 0;
+  if (dev->info.kind != DEV_FILE)
     return set_error (ENOSPC, "%s has %llu bytes, the store needs %llu: use a "
                       "larger device or a smaller spare-size=", path,
                       (unsigned long long) dev->info.size_bytes,
                       (unsigned long long) wanted_bytes);
-  return 0;
+  *ret_store_bytes = wanted_bytes;
+  return dev_resize (dev, wanted_bytes);
 }
 
 static int
