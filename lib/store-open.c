@@ -417,6 +417,33 @@ is_described_alike (const struct store_super *a, const struct store_super *b)
     a->backing_born_ns == b->backing_born_ns;
 }
 
+/* Where the store of a file ended before it grew there is a second superblock,
+ * with a good checksum and without the new sections.  It must not be found on
+ * the day that the new ones are damaged.
+ */
+static int
+forget_old_supers (struct store *s)
+{
+  static const uint8_t zeroes[STORE_BLOCK];
+  uint8_t block[STORE_BLOCK];
+  struct store_super old;
+  bool is_changed = false;
+
+  for (unsigned i = 1; i < s->super.nr_sections; i++) {
+    uint64_t end = s->super.sections[i].table_a;
+
+    if (dev_pread (s->dev, block, sizeof block, end - STORE_BLOCK,
+                   DEV_BUFFERED) == -1 ||
+        store_super_decode (block, 1, &old) || old.store_bytes != end)
+      continue;
+    if (dev_pwrite (s->dev, zeroes, sizeof zeroes, end - STORE_BLOCK,
+                    DEV_BUFFERED) == -1)
+      return -1;
+    is_changed = true;
+  }
+  return is_changed ? store_flush_dev (s) : 0;
+}
+
 /* Make the store on disk as it should be: repaired, adopted, grown. */
 static int
 bring_up_to_date (struct store *s, const struct store_image *image,
@@ -444,9 +471,10 @@ bring_up_to_date (struct store *s, const struct store_image *image,
   store_flushed_until (s, store_unflushed_end (s));
   if (store_write_commit (s) == -1 || store_flush_dev (s) == -1)
     return -1;
-  if (grown || !is_described_alike (&image->super, &s->super))
-    return store_write_super (s, 1);
-  return 0;
+  if ((grown || !is_described_alike (&image->super, &s->super)) &&
+      store_write_super (s, 1) == -1)
+    return -1;
+  return forget_old_supers (s);
 }
 
 /* A bad block makes many problems; these are told one by one. */
