@@ -482,7 +482,7 @@ bring_up_to_date (struct store *s, const struct store_image *image,
 
 struct problem_log {
   const char *path;
-  unsigned nr_repairable;
+  unsigned long nr[2];          /* by damage */
 };
 
 static void
@@ -490,11 +490,9 @@ log_problem (void *opaque, int damage, const char *problem)
 {
   struct problem_log *l = opaque;
 
-  if (damage == 1 && l->nr_repairable++ < PROBLEMS_TOLD)
-    log_message (LEVEL_WARNING, "store %s: %s: it is being repaired", l->path,
-                 problem);
-  else if (damage == 0)
-    log_message (LEVEL_INFO, "store %s: %s", l->path, problem);
+  if (damage < 2 && l->nr[damage]++ < PROBLEMS_TOLD)
+    log_message (damage ? LEVEL_WARNING : LEVEL_INFO, "store %s: %s%s",
+                 l->path, problem, damage ? ": it is being repaired" : "");
 }
 
 static int
@@ -503,9 +501,10 @@ load_and_tell (struct dev *dev, const char *path, struct store_image *ret)
   struct problem_log l = { .path = path };
   int r = store_load (dev, path, log_problem, &l, ret);
 
-  if (l.nr_repairable > PROBLEMS_TOLD)
-    log_message (LEVEL_WARNING, "store %s: and %u more like these", path,
-                 l.nr_repairable - PROBLEMS_TOLD);
+  for (int damage = 0; damage < 2; damage++)
+    if (l.nr[damage] > PROBLEMS_TOLD)
+      log_message (damage ? LEVEL_WARNING : LEVEL_INFO, "store %s: and %lu more "
+                   "like these", path, l.nr[damage] - PROBLEMS_TOLD);
   return r;
 }
 
