@@ -144,8 +144,8 @@ check_data (struct dev *dev, const char *path, const struct store_super *super,
     struct store_entry e;
     const char *wrong;
 
-    wrong = store_entry_decode (bytes + store_entry_at (super, slot, copy)
-                                - begin, super->uuid, slot, &e);
+    wrong = store_entry_decode (bytes + (store_entry_at (super, slot, copy)
+                                         - begin), super->uuid, slot, &e);
     if (wrong)
       return set_error (EILSEQ, "store %s: the entry of slot %u %s", path,
                         slot.n, wrong);
