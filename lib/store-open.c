@@ -715,6 +715,9 @@ store_open (const struct store_options *options, struct map **ret_map)
   if (dev == NULL) {
     if (errno == EBUSY)
       explain_busy (o->path);
+    else if (errno == EROFS || errno == EACCES || errno == EPERM)
+      set_error (errno, "cannot open the store %s: %s; name a place that can "
+                 "be written with spare=", o->path, errno_text (errno));
     return NULL;
   }
   if (dev->info.size_bytes == 0) {
