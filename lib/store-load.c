@@ -34,11 +34,12 @@ struct loader {
   size_t max_runs, max_fixes;
 };
 
-static void report (struct loader *l, int damage, const char *fmt, ...)
+static void report (struct loader *l, enum store_damage damage,
+                    const char *fmt, ...)
   __attribute__ ((format (printf, 3, 4)));
 
 static void
-report (struct loader *l, int damage, const char *fmt, ...)
+report (struct loader *l, enum store_damage damage, const char *fmt, ...)
 {
   char text[512];
   va_list args;
@@ -55,10 +56,10 @@ report (struct loader *l, int damage, const char *fmt, ...)
 #define ADVICE "; it is left as it is: put a good copy of it in its place"
 
 #define FATAL(l, err, fmt, ...)                                               \
-  (report ((l), 2, fmt, ##__VA_ARGS__),                                       \
+  (report ((l), STORE_FATAL, fmt, ##__VA_ARGS__),                             \
    set_error ((err), "store %s: " fmt, (l)->path, ##__VA_ARGS__))
 #define DAMAGED(l, fmt, ...)                                                  \
-  (report ((l), 2, fmt, ##__VA_ARGS__),                                       \
+  (report ((l), STORE_FATAL, fmt, ##__VA_ARGS__),                             \
    set_error (EUCLEAN, "store %s: " fmt ADVICE, (l)->path, ##__VA_ARGS__))
 
 /* Make room for one more element. */
@@ -226,7 +227,8 @@ choose_super (struct loader *l, struct super_copy c[2])
       return FATAL (l, EUCLEAN, "the %s superblock %s: use the version of "
                     "remap that wrote it", copy_name (i), c[i].wrong);
   if (c[0].wrong && c[1].wrong) {
-    if (strstr (c[0].wrong, "no superblock") && strstr (c[1].wrong, "no superblock"))
+    if (strstr (c[0].wrong, "no superblock") &&
+        strstr (c[1].wrong, "no superblock"))
       return set_error (EEXIST, "%s exists and is no store; it is left alone: "
                         "name another place with spare=", l->path);
     return DAMAGED (l, "the first superblock %s, and the second %s",
@@ -234,7 +236,7 @@ choose_super (struct loader *l, struct super_copy c[2])
   }
   if (c[0].wrong || c[1].wrong) {
     better = c[0].wrong != NULL;
-    report (l, 1, "the %s superblock %s; the other one serves",
+    report (l, STORE_REPAIRABLE, "the %s superblock %s; the other one serves",
             copy_name (!better), c[!better].wrong);
   }
   else {
@@ -248,7 +250,7 @@ choose_super (struct loader *l, struct super_copy c[2])
       return 0;
     }
     better = c[1].super.generation > c[0].super.generation;
-    report (l, 0, "the %s superblock is older", copy_name (!better));
+    report (l, STORE_NORMAL, "the %s superblock is older", copy_name (!better));
   }
   image->super = c[better].super;
   image->super_copy = better;
@@ -359,8 +361,8 @@ load_commit (struct loader *l)
                     wrong[0], wrong[1]);
   for (unsigned i = 0; i < 2; i++)
     if (wrong[i]) {
-      report (l, 1, "the %s commit sector %s; the other one serves",
-              copy_name (i), wrong[i]);
+      report (l, STORE_REPAIRABLE, "the %s commit sector %s; the other one "
+              "serves", copy_name (i), wrong[i]);
       image->commit_needs_write = true;
     }
   /* Whatever once was durable is so still. */
@@ -443,8 +445,9 @@ load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
   if (wrong[0] || wrong[1]) {
     unsigned bad = wrong[0] ? 0 : 1;
 
-    report (l, 1, "slot %u: the %s copy of its entry %s; the other one serves",
-            slot.n, bad == 0 ? "first" : "second", wrong[bad]);
+    report (l, STORE_REPAIRABLE, "slot %u: the %s copy of its entry %s; the "
+            "other one serves", slot.n, bad == 0 ? "first" : "second",
+            wrong[bad]);
     if (add_fix (l, slot, &e[!bad], bad == 0, bad == 1) == -1)
       return -1;
     return note_entry (l, slot, &e[!bad]);
@@ -456,7 +459,7 @@ load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
     return DAMAGED (l, "slot %u: both copies of its entry are good and of the "
                     "same age, but differ", slot.n);
   better = e[1].seq > e[0].seq;
-  report (l, 0, "slot %u: one copy of its entry is newer", slot.n);
+  report (l, STORE_NORMAL, "slot %u: one copy of its entry is newer", slot.n);
   if (add_fix (l, slot, &e[better], better == 1, better == 0) == -1)
     return -1;
   return note_entry (l, slot, &e[better]);
@@ -581,8 +584,9 @@ drop_claim (struct loader *l, const struct claim *c)
   /* Newer than what it replaces, should one copy alone reach the disk. */
   struct store_entry e = { .state = ENTRY_FREE, .seq = ++l->image->max_seq };
 
-  report (l, 0, "slot %u: its data for sector %llu was not yet durable; the "
-          "record is dropped", c->slot, (unsigned long long) c->lba);
+  report (l, STORE_NORMAL, "slot %u: its data for sector %llu was not yet "
+          "durable; the record is dropped", c->slot,
+          (unsigned long long) c->lba);
   return add_fix (l, (spare_t) { c->slot }, &e, true, true);
 }
 

@@ -15,9 +15,15 @@
 #include "sector.h"
 #include "store-codec.h"
 
-/* damage: 0 normal after a crash, 1 repairable, 2 fatal (the load then fails
- * with the same text).
- */
+/* remap.h shows the same numbers. */
+enum store_damage {
+  STORE_NORMAL = 0,             /* a crash leaves it, every start settles it */
+  STORE_REPAIRABLE = 1,         /* the other copy serves */
+  STORE_LASTING = 2,            /* nothing mends it, but the store is of use */
+  STORE_FATAL = 3,              /* of no use; a load fails with this text */
+};
+
+/* damage: enum store_damage. */
 typedef void store_problem_fn (void *opaque, int damage, const char *problem);
 
 /* An entry that is to be written anew. */

@@ -482,7 +482,7 @@ bring_up_to_date (struct store *s, const struct store_image *image,
 
 struct problem_log {
   const char *path;
-  unsigned long nr[2];          /* by damage */
+  unsigned long nr[STORE_FATAL];        /* by damage */
 };
 
 static void
@@ -490,7 +490,7 @@ log_problem (void *opaque, int damage, const char *problem)
 {
   struct problem_log *l = opaque;
 
-  if (damage < 2 && l->nr[damage]++ < PROBLEMS_TOLD)
+  if (damage < STORE_FATAL && l->nr[damage]++ < PROBLEMS_TOLD)
     log_message (damage ? LEVEL_WARNING : LEVEL_INFO, "store %s: %s%s",
                  l->path, problem, damage ? ": it is being repaired" : "");
 }
@@ -501,7 +501,7 @@ load_and_tell (struct dev *dev, const char *path, struct store_image *ret)
   struct problem_log l = { .path = path };
   int r = store_load (dev, path, log_problem, &l, ret);
 
-  for (int damage = 0; damage < 2; damage++)
+  for (int damage = 0; damage < STORE_FATAL; damage++)
     if (l.nr[damage] > PROBLEMS_TOLD)
       log_message (damage ? LEVEL_WARNING : LEVEL_INFO, "store %s: and %lu more "
                    "like these", path, l.nr[damage] - PROBLEMS_TOLD);

@@ -330,10 +330,10 @@ static void
 expect_perfect (void)
 {
   struct store_image image;
-  unsigned counts[3] = { 0 };
+  unsigned counts[STORE_FATAL + 1] = { 0 };
 
   load (&image, count_problem, counts);
-  ck_assert_uint_eq (counts[0] + counts[1] + counts[2], 0);
+  ck_assert_uint_eq (counts[0] + counts[1] + counts[2] + counts[3], 0);
   ck_assert_uint_eq (image.nr_fixes, 0);
   ck_assert (!image.super_needs_write && !image.commit_needs_write);
   store_image_free (&image);
@@ -968,7 +968,7 @@ START_TEST (any_byte_damaged)
   for (uint64_t i = 0; i < super.store_bytes;
        i += is_meaningful (&super, i) ? 3 : 61) {
     struct store_image image;
-    unsigned counts[3] = { 0 };
+    unsigned counts[STORE_FATAL + 1] = { 0 };
 
     flip (i);
     load (&image, count_problem, counts);
