@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <config.h>
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,47 +114,69 @@ note_problem (void *opaque, int damage, const char *problem)
   }
 }
 
+/* By damage. */
 static const struct verdict {
-  int exit_status;
   const char *word, *sentence;
 } verdicts[] = {
-  { CHECK_SOUND, "sound", "the store is sound" },
-  { CHECK_REPAIRABLE, "repairable",
-    "the store is damaged; its other copy serves, and the next start of a"
-    " server repairs it" },
-  { CHECK_UNUSABLE, "unusable", "the store cannot be used" },
+  [REMAP_DAMAGE_NONE] = { "sound", "the store is sound" },
+  [REMAP_DAMAGE_REPAIRABLE] = { "repairable",
+    "one copy is damaged, the other one serves: --repair mends it, or the next"
+    " start of a server" },
+  [REMAP_DAMAGE_LASTING] = { "damaged",
+    "some of it is damaged for good; the store can be used" },
+  [REMAP_DAMAGE_FATAL] = { "unusable", "the store cannot be used" },
 };
 
+static const char *
+verdict_sentence (int damage, bool was_repaired)
+{
+  return was_repaired && damage == REMAP_DAMAGE_REPAIRABLE
+    ? "one copy stays damaged, the other one serves: move the store to a better"
+      " place"
+    : verdicts[damage].sentence;
+}
+
+/* nr_repaired: NULL where nothing was to be repaired. */
 static void
-print_verdict (const char *store, const struct verdict *verdict,
-               const json_t *problems)
+print_verdict (const char *store, int damage, const json_t *problems,
+               const uint64_t *nr_repaired)
 {
   if (problems) {
     json_t *json = json_pack ("{s:o, s:s, s:O}", "store", text_to_json (store),
-                              "verdict", verdict->word,
+                              "verdict", verdicts[damage].word,
                               "problems", problems);
+    if (nr_repaired)
+      json_object_set_new (json, "repaired",
+                           json_integer ((json_int_t) *nr_repaired));
     print_json (json);
     json_decref (json);
     return;
   }
   print_text (store);
-  printf (": %s\n", verdict->sentence);
+  fputs (": ", stdout);
+  if (nr_repaired && *nr_repaired > 0)
+    printf ("%" PRIu64 " problem%s repaired; ", *nr_repaired,
+            *nr_repaired == 1 ? "" : "s");
+  puts (verdict_sentence (damage, nr_repaired != NULL));
 }
 
 int
 command_check (const struct options *options)
 {
   struct findings findings = { options->json ? json_array () : NULL };
-  int damage = remap_check (options->disk, note_problem, &findings);
-  int status = CHECK_ERROR;
+  uint64_t nr_repaired = 0;
+  int damage, status = CHECK_ERROR;
 
+  damage = options->repair
+    ? remap_repair (options->disk, note_problem, &findings, &nr_repaired)
+    : remap_check (options->disk, note_problem, &findings);
   if (damage == -1)
     print_error (remap_error ());
   else {
-    const struct verdict *verdict = &verdicts[damage > 2 ? 2 : damage];
-
-    print_verdict (options->disk, verdict, findings.problems);
-    status = verdict->exit_status;
+    print_verdict (options->disk, damage, findings.problems,
+                   options->repair ? &nr_repaired : NULL);
+    status = (nr_repaired > 0 ? CHECK_REPAIRED : CHECK_SOUND)
+      | (damage > REMAP_DAMAGE_NONE ? CHECK_DAMAGED : CHECK_SOUND);
   }
   json_decref (findings.problems);
   return status;

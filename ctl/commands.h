@@ -9,16 +9,16 @@
 #define STATUS_OK 0
 #define STATUS_ERROR 1
 
-/* Exit status of check; as fsck(8) has them. */
+/* Exit status of check, as fsck(8) has them: the sum of what applies. */
 #define CHECK_SOUND 0
-#define CHECK_REPAIRABLE 1
-#define CHECK_UNUSABLE 4
+#define CHECK_REPAIRED 1
+#define CHECK_DAMAGED 4
 #define CHECK_ERROR 8
 #define CHECK_USAGE 16
 
 struct options {
   const char *disk;             /* or store, as the user named it */
-  bool json, csv;
+  bool json, csv, repair;
 };
 
 /* Each returns an exit status; errors are printed to stderr. */

@@ -12,14 +12,14 @@
 static const char help[] =
   "Usage: remapctl status [--json] DISK\n"
   "       remapctl list [--json | --csv] DISK\n"
-  "       remapctl check [--json] STORE\n"
+  "       remapctl check [--repair] [--json] STORE\n"
   "\n"
   "Ask about a disk that nbdkit-remap-plugin serves, or its store alone.\n"
   "\n"
   "Commands:\n"
   "  status     what a person wants to know, one screen\n"
   "  list       every sector that is remapped or lost\n"
-  "  check      verify a store that no server uses; changes nothing\n"
+  "  check      verify a store that no server uses, and repair it if told to\n"
   "\n"
   "DISK is a disk, its store, or the control socket of its server.\n"
   "\n"
@@ -27,11 +27,12 @@ static const char help[] =
   "  --csv      print comma-separated values (list)\n"
   "  --help     print this, and exit\n"
   "  --json     print JSON\n"
+  "  --repair   mend what one good copy can mend (check)\n"
   "  --version  print the version, and exit\n"
   "\n"
-  "Exit status of status and list: 0, or 1 on an error.  Of check: 0 the\n"
-  "store is sound, 1 damaged but served by its other copy, 4 it cannot be\n"
-  "used, 8 it could not be checked, 16 wrong usage.  remapctl(1) tells more.\n";
+  "Exit status of status and list: 0, or 1 on an error.  Of check the sum of:\n"
+  "1 damage was repaired, 4 damage is left, 8 it could not be checked or\n"
+  "repaired, 16 wrong usage.  remapctl(1) tells more.\n";
 
 static const struct command {
   const char *name;
@@ -47,6 +48,7 @@ static const struct option long_options[] = {
   { "csv", no_argument, NULL, 'c' },
   { "help", no_argument, NULL, 'h' },
   { "json", no_argument, NULL, 'j' },
+  { "repair", no_argument, NULL, 'r' },
   { "version", no_argument, NULL, 'V' },
   { NULL, 0, NULL, 0 },
 };
@@ -85,6 +87,7 @@ parse_arguments (int argc, char **argv, struct options *ret,
     switch (c) {
     case 'c': ret->csv = true; break;
     case 'j': ret->json = true; break;
+    case 'r': ret->repair = true; break;
     case 'h': *ret_print = help; break;
     case 'V': *ret_print = "remapctl " PACKAGE_VERSION "\n"; break;
     default: wrong = true;
@@ -103,6 +106,8 @@ parse_arguments (int argc, char **argv, struct options *ret,
     return "a disk is missing, or there is more than one";
   if (ret->csv && (*ret_command)->run != command_list)
     return "--csv is for list only";
+  if (ret->repair && (*ret_command)->run != command_check)
+    return "--repair is for check only";
   if (ret->csv && ret->json)
     return "one of --csv and --json";
   ret->disk = argv[optind + 1];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* query: what remap.h tells about a disk that this process does not serve:
  * remap_query asks its server where one runs, else looks into the store;
- * remap_check verifies a store.
+ * remap_check verifies a store, remap_repair mends it.
  */
 #include <config.h>
 
@@ -19,6 +19,7 @@
 #include "identity.h"
 #include "mark.h"
 #include "remap.h"
+#include "store-check.h"
 #include "store-inspect.h"
 
 #define SOCKET_SUFFIX ".ctl"
@@ -307,6 +308,12 @@ remap_query (const char *disk, const char *method, const char *params,
   return r;
 }
 
+_Static_assert (REMAP_DAMAGE_NONE == (int) STORE_NORMAL &&
+                REMAP_DAMAGE_REPAIRABLE == (int) STORE_REPAIRABLE &&
+                REMAP_DAMAGE_LASTING == (int) STORE_LASTING &&
+                REMAP_DAMAGE_FATAL == (int) STORE_FATAL,
+                "remap.h numbers damage as store-load.h does");
+
 int
 remap_check (const char *store,
              void (*fn) (void *opaque, int damage, const char *problem),
@@ -315,4 +322,14 @@ remap_check (const char *store,
   if (!store || !fn)
     return set_error (EINVAL, "remap_check: an argument is missing");
   return store_check (store, fn, opaque);
+}
+
+int
+remap_repair (const char *store,
+              void (*fn) (void *opaque, int damage, const char *problem),
+              void *opaque, uint64_t *ret_nr_repaired)
+{
+  if (!store || !fn || !ret_nr_repaired)
+    return set_error (EINVAL, "remap_repair: an argument is missing");
+  return store_check_and_repair (store, fn, opaque, ret_nr_repaired);
 }

@@ -190,16 +190,39 @@ extern int remap_extents (struct remap_disk *disk, uint64_t count,
 extern int remap_query (const char *disk, const char *method,
                         const char *params, char **ret_json);
 
+/* How bad a problem of a store is. */
+enum remap_damage {
+  REMAP_DAMAGE_NONE = 0,
+  REMAP_DAMAGE_REPAIRABLE = 1,  /* the other copy serves */
+  REMAP_DAMAGE_LASTING = 2,     /* nothing mends it; all else is of use.  The
+                                   data of a sector, which reads as lost */
+  REMAP_DAMAGE_FATAL = 3        /* the store cannot be used */
+};
+
 /* Verify a store that no server uses, without changing it.
- * fn is called with each problem, one line; damage is 1 where the other copy
- * serves (it can be repaired), 2 where the store cannot be used.
- * Returns:   the worst damage (0: none), or -1: it could not be checked.
+ * fn is called with each problem, one line, and its damage.
+ * Returns:   the worst damage, or -1: it could not be checked.
+ * Errors:    EBUSY (in use, the message says by whom), EEXIST (no store), ...
  * Since:     0.1
  */
 extern int remap_check (const char *store,
                         void (*fn) (void *opaque, int damage,
                                     const char *problem),
                         void *opaque);
+
+/* The same, and repair what can be repaired, as the next start of a server
+ * would.  fn is called with what was found first, and of that once more with
+ * what a repair should have mended and did not.
+ * Returns:   the worst damage that is left, or -1 (what was repaired until
+ *            then stays so); *ret_nr_repaired problems are gone.
+ * Errors:    as remap_check; EROFS, EACCES, EUCLEAN (a later version's
+ *            store), EIO, ...
+ * Since:     0.1
+ */
+extern int remap_repair (const char *store,
+                         void (*fn) (void *opaque, int damage,
+                                     const char *problem),
+                         void *opaque, uint64_t *ret_nr_repaired);
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

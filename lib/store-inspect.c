@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cleanup.h"
 #include "dev.h"
 #include "error.h"
 #include "store-inspect.h"
+#include "store-internal.h"
 
 struct store_view {
   char path[256];
@@ -23,7 +23,7 @@ open_unused (const char *path)
   struct dev *dev = dev_file_open (path, DEV_DIRECT_AUTO, DEV_OPEN_READONLY);
 
   if (dev == NULL && errno == EBUSY)
-    set_error (EBUSY, "store %s is in use by a server", path);
+    store_explain_busy (path);
   return dev;
 }
 
@@ -106,73 +106,4 @@ store_view_next_run (const struct store_view *view, lba_t from,
   ret->nr_sectors -= skip;
   ret->spare.n += (uint32_t) skip;
   return 0;
-}
-
-/* The check. */
-
-struct check {
-  struct dev *dev;
-  store_problem_fn *fn;
-  void *opaque;
-  int worst;
-};
-
-static void
-note_problem (void *opaque, int damage, const char *problem)
-{
-  struct check *c = opaque;
-
-  if (damage > c->worst)
-    c->worst = damage;
-  if (damage > 0)
-    c->fn (c->opaque, damage, problem);
-}
-
-/* The data of every remapped sector, against its checksum. */
-static void
-check_run (struct check *c, const char *path, const struct store_super *super,
-           const struct sector_run *run, uint8_t *sector)
-{
-  char text[256];
-
-  if (run->state != SECTOR_REMAPPED)
-    return;
-  for (uint64_t i = 0; i < run->nr_sectors; i++) {
-    lba_t lba = { run->lba.n + i };
-    spare_t slot = { run->spare.n + (uint32_t) i };
-
-    if (store_read_slots (c->dev, path, super, slot, lba, 1, sector) == 0)
-      continue;
-    snprintf (text, sizeof text, "the data of sector %llu is damaged (%s): it "
-              "will read as lost", (unsigned long long) lba.n,
-              last_error_text ());
-    note_problem (c, 1, text);
-  }
-}
-
-int
-store_check (const char *path, store_problem_fn *fn, void *opaque)
-{
-  struct check c = { .fn = fn, .opaque = opaque };
-  CLEANUP_FREE uint8_t *sector = malloc (STORE_SECTOR_MAX);
-  struct store_image image;
-
-  if (sector == NULL)
-    return set_error (ENOMEM, "no memory to check store %s", path);
-  c.dev = open_unused (path);
-  if (c.dev == NULL)
-    return -1;
-  if (store_load (c.dev, path, note_problem, &c, &image) == 0) {
-    for (size_t i = 0; i < image.nr_runs; i++)
-      check_run (&c, path, &image.super, &image.runs[i], sector);
-    store_image_free (&image);
-  }
-  else if (c.worst < 2) {       /* no store at all, or it cannot be read */
-    if (errno == EEXIST)
-      set_error (EEXIST, "%s is no store", path);
-    dev_close (c.dev);
-    return -1;
-  }
-  dev_close (c.dev);
-  return c.worst;
 }

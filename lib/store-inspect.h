@@ -20,8 +20,4 @@ extern void store_view_get_status (const struct store_view *view,
 extern int store_view_next_run (const struct store_view *view, lba_t from,
                                 struct sector_run *ret);
 
-
-/* As remap_check. */
-extern int store_check (const char *path, store_problem_fn *fn, void *opaque);
-
 #endif /* REMAP_STORE_INSPECT_H */

@@ -123,6 +123,17 @@ extern bool store_has_bad_block (const struct store *s, uint64_t offset,
  * cannot be done either.
  */
 extern int store_write_again (struct store *s);
+/* Mend what image, just loaded from dev, says is to be mended, as a start of
+ * the server does, for nobody to serve: all else stays as it is.  dev stays
+ * open.  store-open.c.
+ */
+extern int store_repair (struct dev *dev, const char *path,
+                         const struct store_image *image);
+
+/* Set the error EBUSY, which names the server that has the store.
+ * store-open.c.
+ */
+extern void store_explain_busy (const char *path);
 
 /* Free the memory and the dev. */
 extern void store_destroy (struct store *s);

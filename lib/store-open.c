@@ -221,6 +221,15 @@ refuse_backing (const struct store_super *super, const struct store_options *o)
                     "disk", o->path, has, is);
 }
 
+static bool
+is_of_later_version (const char *path, const struct store_super *super)
+{
+  if (super->ro_compat != 0)
+    set_error (EUCLEAN, "store %s uses features of a later version: it can be "
+               "looked at, but not served or repaired", path);
+  return super->ro_compat != 0;
+}
+
 static int
 check_backing (struct store_super *super, const struct store_options *o)
 {
@@ -444,6 +453,30 @@ forget_old_supers (struct store *s)
   return is_changed ? store_flush_dev (s) : 0;
 }
 
+/* Before anything else changes there must be two good superblocks again. */
+static int
+repair_super (struct store *s, const struct store_image *image)
+{
+  s->commit_record = image->commit;
+  atomic_store (&s->seq_recorded, image->max_seq);
+  return image->super_needs_write
+    ? store_write_super (s, !image->super_copy) : 0;
+}
+
+/* Then all that counts is durable, and what does not count is gone. */
+static int
+repair_rest (struct store *s, const struct store_image *image, uint32_t pid)
+{
+  if (repair (s, image) == -1 || store_flush_dev (s) == -1)
+    return -1;
+  s->commit_record.durable_seq = image->max_seq;
+  s->commit_record.pid = pid;
+  s->commit_record.is_clean = pid == 0;
+  atomic_store (&s->seq_durable, image->max_seq);
+  store_flushed_until (s, store_unflushed_end (s));
+  return store_write_commit (s) == -1 ? -1 : store_flush_dev (s);
+}
+
 /* Make the store on disk as it should be: repaired, adopted, grown. */
 static int
 bring_up_to_date (struct store *s, const struct store_image *image,
@@ -451,30 +484,37 @@ bring_up_to_date (struct store *s, const struct store_image *image,
 {
   int grown;
 
-  s->commit_record = image->commit;
-  atomic_store (&s->seq_recorded, image->max_seq);
-  /* Before anything else changes there must be two good superblocks again. */
-  if (image->super_needs_write &&
-      store_write_super (s, !image->super_copy) == -1)
+  if (repair_super (s, image) == -1)
     return -1;
   grown = fit_size (s, o);
   if (grown == -1)
     return -1;
   describe_backing (&s->super, o->backing);
-  if (repair (s, image) == -1 || store_flush_dev (s) == -1)
-    return -1;
-  /* Now all that counts is durable, and what does not count is gone. */
-  s->commit_record.durable_seq = image->max_seq;
-  s->commit_record.pid = (uint32_t) getpid ();
-  s->commit_record.is_clean = false;
-  atomic_store (&s->seq_durable, image->max_seq);
-  store_flushed_until (s, store_unflushed_end (s));
-  if (store_write_commit (s) == -1 || store_flush_dev (s) == -1)
+  if (repair_rest (s, image, (uint32_t) getpid ()) == -1)
     return -1;
   if ((grown || !is_described_alike (&image->super, &s->super)) &&
       store_write_super (s, 1) == -1)
     return -1;
   return forget_old_supers (s);
+}
+
+int
+store_repair (struct dev *dev, const char *path,
+              const struct store_image *image)
+{
+  struct store *s;
+  int r = -1;
+
+  if (is_of_later_version (path, &image->super))
+    return -1;
+  s = store_new (dev, path, &image->super);
+  if (s == NULL)
+    return -1;
+  if (repair_super (s, image) == 0)
+    r = repair_rest (s, image, 0);
+  s->dev = NULL;                /* the caller's */
+  store_destroy (s);
+  return r;
 }
 
 /* A bad block makes many problems; these are told one by one. */
@@ -601,12 +641,10 @@ store_open_dev (struct dev *dev, const struct store_options *o,
     goto err;
   if (load_and_tell (dev, o->path, &image) == -1)
     goto err;
-  if (image.super.ro_compat != 0)
-    set_error (EUCLEAN, "store %s uses features of a later version: it can be "
-               "looked at, but not served", o->path);
-  else if ((is_new || (check_backing (&image.super, o) == 0 &&
-                       check_is_recent (&image, o) == 0)) &&
-           check_adopted_size (&image, o) == 0)
+  if (!is_of_later_version (o->path, &image.super) &&
+      (is_new || (check_backing (&image.super, o) == 0 &&
+                  check_is_recent (&image, o) == 0)) &&
+      check_adopted_size (&image, o) == 0)
     s = open_loaded (dev, o, &image, ret_map);
   store_image_free (&image);
   if (s)
@@ -678,9 +716,8 @@ make_file (const struct store_options *o)
   return r;
 }
 
-/* Name the server that has the store. */
-static void
-explain_busy (const char *path)
+void
+store_explain_busy (const char *path)
 {
   unsigned pid = store_owner (path);
 
@@ -714,7 +751,7 @@ store_open (const struct store_options *options, struct map **ret_map)
   dev = dev_file_open (o->path, DEV_DIRECT_AUTO, 0);
   if (dev == NULL) {
     if (errno == EBUSY)
-      explain_busy (o->path);
+      store_explain_busy (o->path);
     else if (errno == EROFS || errno == EACCES || errno == EPERM)
       set_error (errno, "cannot open the store %s: %s; name a place that can "
                  "be written with spare=", o->path, errno_text (errno));

@@ -28,6 +28,30 @@ t_ctl (const char *command, const char *disk, char **ret_output)
   return status;
 }
 
+int
+t_ctl_run (const char *words, char **ret_output, char **ret_error)
+{
+  static unsigned counter;
+  char *output = t_path ("ctl.%u.out", counter);
+  char *error = t_path ("ctl.%u.err", counter++);
+  const struct t_spawn how = { .stdout_to = output, .stderr_to = error };
+  char *argv[16] = { t_built ("ctl/remapctl") }, *save = NULL;
+  size_t n = 1;
+  int status;
+
+  for (char *word = strtok_r (t_str ("%s", words), " ", &save);
+       word != NULL && n < sizeof argv / sizeof argv[0] - 1;
+       word = strtok_r (NULL, " ", &save))
+    argv[n++] = word;
+  status = t_run (argv, &how);
+  *ret_output = t_read_file (output);
+  if (ret_error)
+    *ret_error = t_read_file (error);
+  unlink (output);
+  unlink (error);
+  return status;
+}
+
 json_t *
 t_ctl_json (const char *command, const char *disk)
 {

@@ -18,6 +18,11 @@ json_t *t_ctl_json (const char *command, const char *disk);
 /* Run "remapctl COMMAND DISK": its exit status, and what it printed. */
 int t_ctl (const char *command, const char *disk, char **ret_output);
 
+/* Run "remapctl WORDS", split at spaces: its exit status, what it printed, and
+ * what it said on stderr (may be NULL).
+ */
+int t_ctl_run (const char *words, char **ret_output, char **ret_error);
+
 /* How many sectors of this state ("remapped", "lost") are listed? */
 uint64_t t_ctl_count (const char *disk, const char *state);
 
