@@ -358,6 +358,16 @@ START_TEST (reserved_of_commit_sector)
 }
 END_TEST
 
+START_TEST (superblocks_differ)
+{
+  make (true);
+  change_super (1, SUPER_NR_READY, (uint8_t) (get_super ().nr_ready - 1));
+  expect_check (STORE_FATAL, 1);
+  ck_assert_int_eq (run (true), STORE_FATAL);
+  dev_fault_free (disk);
+}
+END_TEST
+
 START_TEST (later_version)
 {
   uint8_t *content;
@@ -510,6 +520,7 @@ make_suite (void)
   tcase_add_test (tc, reading_fails);
   tcase_add_test (tc, reserved_of_superblock);
   tcase_add_test (tc, reserved_of_commit_sector);
+  tcase_add_test (tc, superblocks_differ);
   tcase_add_test (tc, later_version);
   tcase_add_loop_test (tc, odd_entry, 0, NR_ODD_ENTRIES);
   tcase_add_test (tc, void_records);
