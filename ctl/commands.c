@@ -181,3 +181,22 @@ command_check (const struct options *options)
   json_decref (findings.problems);
   return status;
 }
+
+static void
+print_line (void *opaque, const char *line)
+{
+  (void) opaque;
+  print_text (line);
+  putchar ('\n');
+}
+
+int
+command_dump (const struct options *options)
+{
+  if (remap_dump (options->disk,
+                  options->json ? REMAP_DUMP_JSON : REMAP_DUMP_TEXT,
+                  print_line, NULL) == 0)
+    return CHECK_SOUND;
+  print_error (remap_error ());
+  return CHECK_ERROR;
+}

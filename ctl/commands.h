@@ -9,7 +9,9 @@
 #define STATUS_OK 0
 #define STATUS_ERROR 1
 
-/* Exit status of check, as fsck(8) has them: the sum of what applies. */
+/* Exit status of check, as fsck(8) has them: the sum of what applies.  dump has
+ * the last two.
+ */
 #define CHECK_SOUND 0
 #define CHECK_REPAIRED 1
 #define CHECK_DAMAGED 4
@@ -25,5 +27,6 @@ struct options {
 extern int command_status (const struct options *options);
 extern int command_list (const struct options *options);
 extern int command_check (const struct options *options);
+extern int command_dump (const struct options *options);
 
 #endif /* REMAPCTL_COMMANDS_H */

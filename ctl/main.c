@@ -13,6 +13,7 @@ static const char help[] =
   "Usage: remapctl status [--json] DISK\n"
   "       remapctl list [--json | --csv] DISK\n"
   "       remapctl check [--repair] [--json] STORE\n"
+  "       remapctl dump [--json] STORE\n"
   "\n"
   "Ask about a disk that nbdkit-remap-plugin serves, or its store alone.\n"
   "\n"
@@ -20,6 +21,7 @@ static const char help[] =
   "  status     what a person wants to know, one screen\n"
   "  list       every sector that is remapped or lost\n"
   "  check      verify a store that no server uses, and repair it if told to\n"
+  "  dump       print all that is in a store but data, for a bug report\n"
   "\n"
   "DISK is a disk, its store, or the control socket of its server.\n"
   "\n"
@@ -32,7 +34,7 @@ static const char help[] =
   "\n"
   "Exit status of status and list: 0, or 1 on an error.  Of check the sum of:\n"
   "1 damage was repaired, 4 damage is left, 8 it could not be checked or\n"
-  "repaired, 16 wrong usage.  remapctl(1) tells more.\n";
+  "repaired, 16 wrong usage.  Of dump: 0, 8, 16.  remapctl(1) tells more.\n";
 
 static const struct command {
   const char *name;
@@ -40,6 +42,7 @@ static const struct command {
   int error_status, usage_status;
 } commands[] = {
   { "check", command_check, CHECK_ERROR, CHECK_USAGE },
+  { "dump", command_dump, CHECK_ERROR, CHECK_USAGE },
   { "list", command_list, STATUS_ERROR, STATUS_ERROR },
   { "status", command_status, STATUS_ERROR, STATUS_ERROR },
 };
@@ -101,7 +104,7 @@ parse_arguments (int argc, char **argv, struct options *ret,
   if (argc - optind == 0)
     return "a command is missing";
   if (!*ret_command)
-    return "no such command; there are check, list and status";
+    return "no such command; there are check, dump, list and status";
   if (argc - optind != 2)
     return "a disk is missing, or there is more than one";
   if (ret->csv && (*ret_command)->run != command_list)

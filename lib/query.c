@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* query: what remap.h tells about a disk that this process does not serve:
  * remap_query asks its server where one runs, else looks into the store;
- * remap_check verifies a store, remap_repair mends it.
+ * remap_check verifies a store, remap_repair mends it, remap_dump prints it.
  */
 #include <config.h>
 
@@ -20,6 +20,7 @@
 #include "mark.h"
 #include "remap.h"
 #include "store-check.h"
+#include "store-dump.h"
 #include "store-inspect.h"
 
 #define SOCKET_SUFFIX ".ctl"
@@ -332,4 +333,15 @@ remap_repair (const char *store,
   if (!store || !fn || !ret_nr_repaired)
     return set_error (EINVAL, "remap_repair: an argument is missing");
   return store_check_and_repair (store, fn, opaque, ret_nr_repaired);
+}
+
+int
+remap_dump (const char *store, enum remap_dump_format format,
+            void (*fn) (void *opaque, const char *line), void *opaque)
+{
+  if (!store || !fn)
+    return set_error (EINVAL, "remap_dump: an argument is missing");
+  if (format != REMAP_DUMP_TEXT && format != REMAP_DUMP_JSON)
+    return set_error (EINVAL, "remap_dump: no such format");
+  return store_dump (store, format == REMAP_DUMP_JSON, fn, opaque);
 }

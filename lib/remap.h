@@ -224,6 +224,22 @@ extern int remap_repair (const char *store,
                                      const char *problem),
                          void *opaque, uint64_t *ret_nr_repaired);
 
+enum remap_dump_format {
+  REMAP_DUMP_TEXT = 0,
+  REMAP_DUMP_JSON = 1           /* the lines are one object */
+};
+
+/* Print all that is in a store, but for the data of sectors, for a bug report:
+ * also where it is damaged, and while a server has it.  It takes no lock.
+ * fn is called with one line after the other, without a newline.
+ * Returns:   0, or -1 with the error set.
+ * Errors:    ENOENT, EACCES, EEXIST (it is no store), ...
+ * Since:     0.1
+ */
+extern int remap_dump (const char *store, enum remap_dump_format format,
+                       void (*fn) (void *opaque, const char *line),
+                       void *opaque);
+
 #ifdef __GNUC__
 #pragma GCC visibility pop
 #endif
