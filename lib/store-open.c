@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -721,7 +722,10 @@ store_explain_busy (const char *path)
 {
   unsigned pid = store_owner (path);
 
-  if (pid)
+  /* One that was killed does not have it any more; who looks at a store, or
+   * repairs it, has it and leaves no note.
+   */
+  if (pid && (kill ((pid_t) pid, 0) == 0 || errno != ESRCH))
     set_error (EBUSY, "store %s is in use by process %u: one server at a time",
                path, pid);
   else

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "dev.h"
 #include "store-codec.h"
 #include "t_ctl.h"
 #include "t_disk.h"
@@ -244,6 +245,22 @@ test_read_only (void)
   t_disk_free (d);
 }
 
+/* The note of a server that was killed says nothing of who has the store. */
+static void
+check_dead_owner (char *store, pid_t owner)
+{
+  struct dev *dev = dev_file_open (store, DEV_DIRECT_OFF, 0);
+  char *output, *error;
+
+  T_ASSERT (dev != NULL);
+  T_ASSERT (t_ctl_run (t_str ("check --repair %s", store), &output, &error)
+            == 8);
+  if (strstr (error, "another process") == NULL ||
+      strstr (error, t_str ("%d", (int) owner)) != NULL)
+    T_FAIL ("server %d is dead: %s", (int) owner, error);
+  dev_close (dev);
+}
+
 /* A record whose data never got to the medium is settled as by a start: it is
  * void, and stays so.
  */
@@ -254,6 +271,7 @@ test_crash (void)
   struct nbd_handle *h = t_nbd_connect (s);
   struct store_super super;
   uint64_t place;
+  pid_t pid;
   char *store;
 
   t_part ("a server that crashed");
@@ -261,9 +279,11 @@ test_crash (void)
   t_fault_set (disk->fault, "both %d-%d\nboth %d\nwrite 3000\n", FIRST,
                FIRST + NR - 1, LOST);
   T_OK (t_nbd_put (h, 3000, 1, 2));
+  pid = s->pid;
   t_server_kill (s);
   t_nbd_close (h);
   store = new_copy ();
+  check_dead_owner (store, pid);
   super = t_store_super (store);
   place = store_data_at (&super, t_store_slot_of (store, 3000));
   t_store_flip (store, place);
