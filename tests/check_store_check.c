@@ -114,23 +114,33 @@ put (struct store *s, uint64_t lba, uint32_t nr, enum sector_state state)
   store_settle (s, nr);
 }
 
-static void
-make (bool is_closed)
+/* Opened, and made where there is none. */
+static struct store *
+open_store (uint64_t nr_slots)
 {
   struct identity backing = {
     .kind = DEV_FILE, .size_bytes = NR_SECTORS * 512, .sector_bytes = 512,
     .id = "", .path = "disk.img",
   };
   struct store_options options = {
-    .path = "store", .backing = &backing, .spare_bytes = 128 * 512,
+    .path = "store", .backing = &backing, .spare_bytes = nr_slots * 512,
   };
   struct map *map = NULL;
+  struct store *s = store_open_dev (dev_fault_open (disk), &options, &map);
+
+  ck_assert_msg (s != NULL, "%s", last_error_text ());
+  map_free (map);
+  return s;
+}
+
+static void
+make (bool is_closed)
+{
   struct store *s;
 
   disk = dev_fault_new (&(struct dev_fault_options) {
                           .kind = DEV_FILE, .is_volatile = true });
-  s = store_open_dev (dev_fault_open (disk), &options, &map);
-  ck_assert_msg (s != NULL, "%s", last_error_text ());
+  s = open_store (128);
   put (s, 0, NR_DATA, SECTOR_REMAPPED);
   put (s, LOST_LBA, 1, SECTOR_LOST);
   put (s, ZEROED_LBA, 1, SECTOR_ZEROED);
@@ -138,7 +148,6 @@ make (bool is_closed)
     store_close (s);
   else
     store_abandon (s);
-  map_free (map);
 }
 
 static struct store_super
@@ -286,6 +295,32 @@ START_TEST (damaged_data)
   expect (run (true), STORE_LASTING, 4);        /* not told of twice */
   ck_assert_uint_eq (nr_repaired, 1);
   expect_check (STORE_LASTING, 3);
+  dev_fault_free (disk);
+}
+END_TEST
+
+/* A store that has grown has its slots in several places. */
+START_TEST (several_sections)
+{
+  struct store_super super;
+  struct store *s;
+
+  make (true);
+  s = open_store (512);
+  put (s, 1000, 40, SECTOR_REMAPPED);
+  put (s, 1040, 40, SECTOR_REMAPPED);
+  put (s, 1080, 14, SECTOR_REMAPPED);   /* up to the end of the first one */
+  put (s, 1094, 40, SECTOR_REMAPPED);
+  store_close (s);
+  expect_check (STORE_NORMAL, 0);
+  super = get_super ();
+  ck_assert_uint_eq (super.nr_sections, 2);
+  for (uint32_t slot = 134; slot < 138; slot++)         /* 136: the second */
+    flip (store_data_at (&super, (spare_t) { slot }) + slot);
+  expect_check (STORE_LASTING, 4);
+  ck_assert_msg (strstr (said, "slot 135: the data of sector 1093 "), "%s",
+                 said);
+  ck_assert (strstr (said, "slot 136: the data of sector 1094 "));
   dev_fault_free (disk);
 }
 END_TEST
@@ -517,6 +552,7 @@ make_suite (void)
   tcase_add_loop_test (tc, both_copies, 0, 3);
   tcase_add_loop_test (tc, unreadable_copy, 0, 3);
   tcase_add_test (tc, damaged_data);
+  tcase_add_test (tc, several_sections);
   tcase_add_test (tc, reading_fails);
   tcase_add_test (tc, reserved_of_superblock);
   tcase_add_test (tc, reserved_of_commit_sector);
