@@ -18,6 +18,7 @@
 #include "t_image.h"
 #include "t_nbd.h"
 #include "t_store.h"
+#include "t_wait.h"
 
 enum { FIRST = 1000, NR = 40, LOST = 2000, SECTORS = 16384 };
 
@@ -295,32 +296,48 @@ test_crash (void)
   expect_served (store);
 }
 
+/* Of every entry one copy is damaged. */
+static char *
+new_damaged_copy (void)
+{
+  char *store = new_copy ();
+  struct store_super super = t_store_super (store);
+
+  for (spare_t slot = { 0 }; slot.n < super.nr_ready; slot.n++)
+    t_store_flip (store, store_entry_at (&super, slot, slot.n % 2) + 9);
+  t_store_flip (store, t_store_place (store, T_STORE_COMMIT, 1,
+                                      (spare_t) { 0 }) + 17);
+  t_store_flip (store, 17);
+  return store;
+}
+
 /* A repair that is killed can be begun again. */
 static void
 test_kill (void)
 {
+  enum { NR_KILLS = 40 };
+  char *store = new_damaged_copy (), *output;
+  const uint64_t begun_ms = t_now_ms ();
+  uint64_t all_ms;
   unsigned nr_killed = 0;
 
   t_part ("a repair that is killed");
-  for (unsigned i = 0; i < 40; i++) {
-    char *store = new_copy ();
-    struct store_super super = t_store_super (store);
+  T_ASSERT (t_ctl_run (t_str ("check --repair %s", store), &output, NULL)
+            == 1);
+  all_ms = t_now_ms () - begun_ms + 1;
+  unlink (store);
+  for (unsigned i = 0; i < NR_KILLS; i++) {
     char *argv[] = {
-      t_built ("ctl/remapctl"), "check", "--repair", store, NULL
+      t_built ("ctl/remapctl"), "check", "--repair",
+      store = new_damaged_copy (), NULL
     };
     const struct t_spawn how = { .stdout_to = "/dev/null" };
-    pid_t pid;
+    pid_t pid = t_spawn (argv, &how);
 
-    for (spare_t slot = { 0 }; slot.n < super.nr_ready; slot.n++)
-      t_store_flip (store, store_entry_at (&super, slot, slot.n % 2) + 9);
-    t_store_flip (store, t_store_place (store, T_STORE_COMMIT, 1,
-                                        (spare_t) { 0 }) + 17);
-    t_store_flip (store, 17);
-    pid = t_spawn (argv, &how);
-    usleep (500 * i);           /* anywhere in it */
+    usleep ((useconds_t) (all_ms * 1000 * i / NR_KILLS));       /* anywhere */
     kill (pid, SIGKILL);
     nr_killed += WIFSIGNALED (t_reap (pid, 10000));
-    t_ctl_run (t_str ("check --repair %s", store), &argv[0], NULL);
+    t_ctl_run (t_str ("check --repair %s", store), &output, NULL);
     expect_untouched ("", store, 0, "is sound");
     if (i % 10 == 0)
       expect_served (store);
