@@ -438,6 +438,10 @@ put_super_fields (struct writer *w, const uint8_t *p)
              STORE_ID_BYTES);
   put_bytes (w, "backing_path", (const char *) p + SUPER_BACKING_PATH,
              STORE_PATH_BYTES);
+  put_number (w, "backing_inode", get_le64 (p + SUPER_BACKING_INODE));
+  put_time (w, "backing_inode_made", get_le64 (p + SUPER_BACKING_BORN));
+  put_number (w, "backing_inode_made_ns",
+              get_le32 (p + SUPER_BACKING_BORN_NS));
   put_number (w, "number_of_sections", nr_sections);
   begin_group (w, "sections", '[');
   for (unsigned i = 0; i < MIN (nr_sections, (uint32_t) STORE_SECTIONS_MAX);
@@ -446,7 +450,7 @@ put_super_fields (struct writer *w, const uint8_t *p)
   end_group (w, ']');
   put_reserved (w, p, 92, SUPER_CREATED);
   put_reserved (w, p, SUPER_CREATED + 8, SUPER_BACKING_ID);
-  put_reserved (w, p, SUPER_BACKING_PATH + STORE_PATH_BYTES, SUPER_SECTIONS);
+  put_reserved (w, p, SUPER_BACKING_BORN_NS + 4, SUPER_SECTIONS);
   put_reserved (w, p, SUPER_SECTIONS + STORE_SECTIONS_MAX * SECTION_BYTES,
                 SUPER_CRC);
 }

@@ -18,7 +18,7 @@
 #include "error.h"
 #include "images/images.h"
 #include "log.h"
-#include "store-inspect.h"
+#include "store-check.h"
 #include "store-load.h"
 
 static struct image_case *cases;
@@ -211,8 +211,9 @@ static void
 expect_check (const struct image_case *c, const struct image *image)
 {
   static const int wanted[] = {
-    [IMAGE_OPENS] = 0, [IMAGE_BEHIND] = 0, [IMAGE_REPAIRED] = 1,
-    [IMAGE_LOSES] = 1, [IMAGE_REFUSED] = 2, [IMAGE_NOT_SERVED] = 0,
+    [IMAGE_OPENS] = STORE_NORMAL, [IMAGE_BEHIND] = STORE_NORMAL,
+    [IMAGE_REPAIRED] = STORE_REPAIRABLE, [IMAGE_LOSES] = STORE_LASTING,
+    [IMAGE_REFUSED] = STORE_FATAL, [IMAGE_NOT_SERVED] = STORE_NORMAL,
     [IMAGE_NO_STORE] = -1,
   };
   struct findings f;

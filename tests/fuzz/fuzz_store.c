@@ -41,7 +41,7 @@
 #include "error.h"
 #include "fuzz/fuzz.h"
 #include "log.h"
-#include "store-inspect.h"
+#include "store-check.h"
 #include "store-load.h"
 #include "store.h"
 
@@ -299,12 +299,13 @@ static void
 keep_log (int level, const char *message)
 {
   MUST (strlen (message) > 0);
-  nr_repaired += strstr (message, ": repaired") != NULL;
+  nr_repaired += strstr (message, "being repaired") != NULL;
 }
 
 struct findings {
-  unsigned nr[3];
+  unsigned nr[STORE_FATAL + 1];
   unsigned nr_data;             /* of them: of the data of a sector */
+  unsigned nr_zero;             /* and: where there should be zeroes */
 };
 
 static void
@@ -312,8 +313,9 @@ count_finding (void *opaque, int damage, const char *problem)
 {
   struct findings *f = opaque;
 
-  MUST (damage >= 0 && damage <= 2 && strlen (problem) > 0);
+  MUST (damage > STORE_NORMAL && damage <= STORE_FATAL && strlen (problem) > 0);
   f->nr[damage]++;
+  f->nr_zero += strstr (problem, "should be zero") != NULL;
   f->nr_data += strstr (problem, "the data of sector") != NULL;
 }
 
@@ -333,10 +335,11 @@ check (const struct disk *d, struct findings *ret)
   MUST (pwrite (fd, d->bytes, d->size_bytes, 0) == (ssize_t) d->size_bytes);
   snprintf (path, sizeof path, "/proc/self/fd/%d", fd);
   r = store_check (path, count_finding, ret);
-  MUST (r >= -1 && r <= 2);
-  MUST (r != 2 || ret->nr[2] == 1);
-  MUST (r != 1 || ret->nr[1] > 0);
-  MUST (r != 0 || ret->nr[1] + ret->nr[2] == 0);
+  MUST (r >= -1 && r <= STORE_FATAL);
+  MUST (r != STORE_FATAL || ret->nr[STORE_FATAL] == 1);
+  for (int damage = STORE_FATAL; r != -1 && damage > r; damage--)
+    MUST (ret->nr[damage] == 0);
+  MUST (r <= STORE_NORMAL || ret->nr[r] > 0);
   return r;
 }
 
@@ -501,8 +504,9 @@ open_and_use (struct disk *d, const struct store_super *super, unsigned flags)
   map_free (map);
   open_again (d, &o, &runs);
   free (runs.r);
-  MUST (check (d, &f) == (f.nr_data > 0));
-  MUST (f.nr[1] == f.nr_data);
+  MUST (check (d, &f) < STORE_FATAL);
+  MUST (f.nr[STORE_REPAIRABLE] + f.nr[STORE_LASTING]
+        == f.nr_data + f.nr_zero);
 }
 
 /* What cannot be loaded is not changed by whoever tries to open it. */
@@ -546,7 +550,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   dev = disk_open (&d);
   r = store_load (dev, "store", NULL, NULL, &image);
   dev_close (dev);
-  MUST ((r == 0) == (checked == 0 || checked == 1));
+  MUST ((r == 0) == (checked >= STORE_NORMAL && checked < STORE_FATAL));
   if (r == 0) {
     verify_image (&image);
     if (image.super.backing_bytes <= BACKING_MAX)
