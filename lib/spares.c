@@ -96,6 +96,15 @@ spares_take (struct spares *s, uint32_t nr, spare_t *ret_first)
   return n;
 }
 
+/* For whoever changes it there is no other: the caller holds a mutex. */
+static void
+add_taken (struct spares *s, uint32_t nr)
+{
+  atomic_store_explicit (&s->nr_taken, nr + atomic_load_explicit (
+                           &s->nr_taken, memory_order_relaxed),
+                         memory_order_relaxed);
+}
+
 void
 spares_take_at (struct spares *s, spare_t first, uint32_t nr)
 {
@@ -103,7 +112,7 @@ spares_take_at (struct spares *s, spare_t first, uint32_t nr)
     assert (!is_taken (s, first.n + i));        /* P1 */
     flip (s, first.n + i);
   }
-  atomic_fetch_add (&s->nr_taken, nr);
+  add_taken (s, nr);
 }
 
 void
