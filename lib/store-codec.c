@@ -260,16 +260,20 @@ store_commit_decode (const uint8_t sector[COMMIT_BYTES],
   return NULL;
 }
 
-static uint32_t
-entry_crc (const uint8_t *bytes, const uint8_t *uuid, spare_t slot)
+uint32_t
+store_entry_seed (const uint8_t uuid[STORE_UUID_BYTES])
 {
-  uint8_t number[8];
-  uint32_t crc;
+  return crc32c (0, uuid, STORE_UUID_BYTES);
+}
 
-  put_le64 (number, slot.n);
-  crc = crc32c (0, uuid, STORE_UUID_BYTES);
-  crc = crc32c (crc, number, sizeof number);
-  return crc32c (crc, bytes, ENTRY_CRC);
+static uint32_t
+entry_crc (const uint8_t *bytes, uint32_t seed, spare_t slot)
+{
+  uint8_t all[8 + ENTRY_CRC];
+
+  put_le64 (all, slot.n);
+  memcpy (all + 8, bytes, ENTRY_CRC);
+  return crc32c (seed, all, sizeof all);
 }
 
 void
@@ -284,7 +288,8 @@ store_entry_encode (const struct store_entry *e,
   bytes[ENTRY_STATE] = (uint8_t) e->state;
   bytes[ENTRY_CAUSE] = (uint8_t) e->cause;
   put_le16 (bytes + ENTRY_ZERO, 0);
-  put_le32 (bytes + ENTRY_CRC, entry_crc (bytes, uuid, slot));
+  put_le32 (bytes + ENTRY_CRC,
+            entry_crc (bytes, store_entry_seed (uuid), slot));
 }
 
 const char *
@@ -292,7 +297,14 @@ store_entry_decode (const uint8_t bytes[ENTRY_BYTES],
                     const uint8_t uuid[STORE_UUID_BYTES], spare_t slot,
                     struct store_entry *ret)
 {
-  if (get_le32 (bytes + ENTRY_CRC) != entry_crc (bytes, uuid, slot))
+  return store_entry_decode_seeded (bytes, store_entry_seed (uuid), slot, ret);
+}
+
+const char *
+store_entry_decode_seeded (const uint8_t bytes[ENTRY_BYTES], uint32_t seed,
+                           spare_t slot, struct store_entry *ret)
+{
+  if (get_le32 (bytes + ENTRY_CRC) != entry_crc (bytes, seed, slot))
     return "has a wrong checksum";
   ret->lba.n = get_le48 (bytes + ENTRY_LBA);
   ret->seq = get_le48 (bytes + ENTRY_SEQ);

@@ -110,4 +110,12 @@ extern const char *store_entry_decode (const uint8_t bytes[ENTRY_BYTES],
                                        const uint8_t uuid[STORE_UUID_BYTES],
                                        spare_t slot, struct store_entry *ret);
 
+/* The same for whoever decodes many entries of a store: seed is what all their
+ * checksums begin with.
+ */
+extern uint32_t store_entry_seed (const uint8_t uuid[STORE_UUID_BYTES]);
+extern const char *
+store_entry_decode_seeded (const uint8_t bytes[ENTRY_BYTES], uint32_t seed,
+                           spare_t slot, struct store_entry *ret);
+
 #endif /* REMAP_STORE_CODEC_H */
