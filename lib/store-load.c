@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,17 +12,8 @@
 #include "cleanup.h"
 #include "crc32c.h"
 #include "error.h"
+#include "store-claims.h"
 #include "store-load.h"
-
-/* What an entry says: slot stands in for lba. */
-struct claim {
-  uint64_t lba;
-  uint64_t seq;
-  uint32_t slot;
-  uint32_t data_crc;
-  uint8_t state;                /* enum entry_state */
-  uint8_t cause;                /* enum sector_cause */
-};
 
 struct loader {
   struct dev *dev;
@@ -29,8 +21,8 @@ struct loader {
   store_problem_fn *fn;
   void *opaque;
   struct store_image *image;
-  struct claim *claims;
-  size_t nr_claims, max_claims;
+  struct claims claims;
+  uint32_t seed;                /* of the checksums of entries */
   size_t max_runs, max_fixes;
 };
 
@@ -62,28 +54,11 @@ report (struct loader *l, enum store_damage damage, const char *fmt, ...)
   (report ((l), STORE_FATAL, fmt, ##__VA_ARGS__),                             \
    set_error (EUCLEAN, "store %s: " fmt ADVICE, (l)->path, ##__VA_ARGS__))
 
-/* Make room for one more element. */
-static int
-grow (void *array, size_t nr, size_t *max, size_t element_bytes)
-{
-  void **p = array, *bigger;
-  size_t new_max;
-
-  if (nr < *max)
-    return 0;
-  new_max = *max ? *max * 2 : 64;
-  bigger = realloc (*p, new_max * element_bytes);
-  if (bigger == NULL)
-    return set_error (ENOMEM, "no memory to read the store");
-  *p = bigger;
-  *max = new_max;
-  return 0;
-}
-
 int
 slot_list_add (struct slot_list *list, spare_t slot)
 {
-  if (grow (&list->slots, list->nr, &list->max, sizeof list->slots[0]) == -1)
+  if (claims_grow (&list->slots, list->nr, &list->max,
+                   sizeof list->slots[0]) == -1)
     return -1;
   list->slots[list->nr++] = slot.n;
   return 0;
@@ -379,8 +354,8 @@ add_fix (struct loader *l, spare_t slot, const struct store_entry *entry,
 {
   struct store_image *image = l->image;
 
-  if (grow (&image->fixes, image->nr_fixes, &l->max_fixes,
-            sizeof image->fixes[0]) == -1)
+  if (claims_grow (&image->fixes, image->nr_fixes, &l->max_fixes,
+                   sizeof image->fixes[0]) == -1)
     return -1;
   image->fixes[image->nr_fixes++] = (struct store_fix) {
     .slot = slot, .copy = { first, second }, .entry = *entry,
@@ -389,7 +364,8 @@ add_fix (struct loader *l, spare_t slot, const struct store_entry *entry,
 }
 
 static int
-add_claim (struct loader *l, spare_t slot, const struct store_entry *e)
+add_claim (struct loader *l, spare_t slot, const struct store_entry *e,
+           enum sector_state state)
 {
   uint64_t nr_sectors = div_round_up (l->image->super.backing_bytes,
                                       l->image->super.sector_bytes);
@@ -398,14 +374,10 @@ add_claim (struct loader *l, spare_t slot, const struct store_entry *e)
     return DAMAGED (l, "slot %u is for sector %llu of a disk with %llu "
                     "sectors", slot.n, (unsigned long long) e->lba.n,
                     (unsigned long long) nr_sectors);
-  if (grow (&l->claims, l->nr_claims, &l->max_claims,
-            sizeof l->claims[0]) == -1)
+  if (state == SECTOR_REMAPPED && e->seq > l->image->commit.durable_seq &&
+      claims_add_data (&l->claims, slot, e->data_crc) == -1)
     return -1;
-  l->claims[l->nr_claims++] = (struct claim) {
-    .lba = e->lba.n, .seq = e->seq, .slot = slot.n, .data_crc = e->data_crc,
-    .state = (uint8_t) e->state, .cause = (uint8_t) e->cause,
-  };
-  return 0;
+  return claims_add (&l->claims, e->lba, e->seq, slot, state, e->cause);
 }
 
 static int
@@ -420,24 +392,26 @@ note_entry (struct loader *l, spare_t slot, const struct store_entry *e)
   case ENTRY_BAD_SLOT:
     return slot_list_add (&image->bad_slots, slot);
   case ENTRY_REMAPPED:
+    return add_claim (l, slot, e, SECTOR_REMAPPED);
   case ENTRY_LOST:
+    return add_claim (l, slot, e, SECTOR_LOST);
   case ENTRY_ZEROED:
-    return add_claim (l, slot, e);
+    return add_claim (l, slot, e, SECTOR_ZEROED);
   }
   return 0;
 }
 
-/* Decide between the two copies of an entry. */
+/* Decide between the two copies of an entry; NULL: it cannot be read. */
 static int
 load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
 {
-  const uint8_t *uuid = l->image->super.uuid;
   struct store_entry e[2];
   const char *wrong[2];
   unsigned better;
 
   for (unsigned i = 0; i < 2; i++)
-    wrong[i] = bytes[i] ? store_entry_decode (bytes[i], uuid, slot, &e[i])
+    wrong[i] = bytes[i]
+      ? store_entry_decode_seeded (bytes[i], l->seed, slot, &e[i])
       : "cannot be read";
   if (wrong[0] && wrong[1])
     return DAMAGED (l, "slot %u: the first copy of its entry %s, and the "
@@ -465,102 +439,175 @@ load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
   return note_entry (l, slot, &e[better]);
 }
 
-#define LOAD_SECTORS 2048       /* of a table at a time */
+#define STRETCH_SECTORS 4096    /* of a table at a time */
 
-/* Read a stretch of a table; a sector that cannot be read is noted in bad. */
+/* Some sectors of both copies of a table: entries first .. first + nr - 1 of a
+ * section; first begins a sector.
+ */
+struct stretch {
+  struct dev *dev;
+  const struct store_section *section;
+  uint64_t first;
+  unsigned nr;                  /* 0: behind the last one */
+  uint8_t *bytes[2];
+  bool bad[2][STRETCH_SECTORS]; /* cannot be read */
+};
+
+/* Past the page cache where that can be: all of it is read once. */
 static void
-read_table (struct loader *l, uint64_t offset, unsigned nr, uint8_t *buf,
-            bool *bad)
+read_copy (struct dev *dev, uint64_t offset, unsigned nr, uint8_t *buf,
+           bool *bad)
 {
   memset (bad, 0, nr * sizeof *bad);
-  if (dev_pread (l->dev, buf, (size_t) nr * TABLE_SECTOR_BYTES, offset,
-                 DEV_BUFFERED) == 0)
+  if (dev_pread (dev, buf, (size_t) nr * TABLE_SECTOR_BYTES, offset, 0) == 0)
     return;
   for (unsigned i = 0; i < nr; i++)
-    bad[i] = dev_pread (l->dev, buf + i * TABLE_SECTOR_BYTES,
+    bad[i] = dev_pread (dev, buf + i * TABLE_SECTOR_BYTES,
                         TABLE_SECTOR_BYTES, offset + i * TABLE_SECTOR_BYTES,
                         DEV_BUFFERED) == -1;
 }
 
-struct table_buffers {
-  uint8_t bytes[2][LOAD_SECTORS * TABLE_SECTOR_BYTES];
-  bool bad[2][LOAD_SECTORS];
-};
-
-/* Entries first .. first + nr - 1 of a section; first begins a sector. */
-static int
-load_entries (struct loader *l, const struct store_section *s, uint64_t first,
-              unsigned nr, struct table_buffers *b)
+static void *
+read_stretch (void *opaque)
 {
-  unsigned nr_sectors = (unsigned) div_round_up (nr, ENTRIES_PER_SECTOR);
+  struct stretch *t = opaque;
+  uint64_t offset = store_entry_offset (t->first);
+  unsigned nr = (unsigned) div_round_up (t->nr, ENTRIES_PER_SECTOR);
 
-  read_table (l, s->table_a + store_entry_offset (first), nr_sectors,
-              b->bytes[0], b->bad[0]);
-  read_table (l, s->table_b + store_entry_offset (first), nr_sectors,
-              b->bytes[1], b->bad[1]);
-  for (unsigned i = 0; i < nr; i++) {
-    uint64_t offset = store_entry_offset (i);
-    const uint8_t *bytes[2];
+  read_copy (t->dev, t->section->table_a + offset, nr, t->bytes[0], t->bad[0]);
+  read_copy (t->dev, t->section->table_b + offset, nr, t->bytes[1], t->bad[1]);
+  return NULL;
+}
+
+/* The first nr entries of a table sector, of which both copies are alike: so
+ * the checksums of one tell of both.
+ */
+static int
+load_like_sectors (struct loader *l, spare_t slot, unsigned nr,
+                   const uint8_t *bytes)
+{
+  for (unsigned i = 0; i < nr; i++, slot.n++, bytes += ENTRY_BYTES) {
+    struct store_entry e;
+    int r;
+
+    if (store_entry_decode_seeded (bytes, l->seed, slot, &e) == NULL)
+      r = note_entry (l, slot, &e);
+    else
+      r = load_entry (l, slot, (const uint8_t *[]) { bytes, bytes });
+    if (r == -1)
+      return -1;
+  }
+  return 0;
+}
+
+/* The same where the copies differ, or one (NULL) cannot be read. */
+static int
+load_unlike_sectors (struct loader *l, spare_t slot, unsigned nr,
+                     const uint8_t *bytes[2])
+{
+  for (unsigned i = 0; i < nr; i++, slot.n++) {
+    const uint8_t *entry[2];
 
     for (unsigned c = 0; c < 2; c++)
-      bytes[c] = b->bad[c][i / ENTRIES_PER_SECTOR] ? NULL
-        : b->bytes[c] + offset;
-    if (load_entry (l, (spare_t) { (uint32_t) (s->first_slot + first + i) },
-                    bytes) == -1)
+      entry[c] = bytes[c] ? bytes[c] + i * ENTRY_BYTES : NULL;
+    if (load_entry (l, slot, entry) == -1)
       return -1;
   }
   return 0;
 }
 
 static int
-load_tables (struct loader *l)
+load_stretch (struct loader *l, const struct stretch *t)
 {
-  const struct store_super *super = &l->image->super;
-  CLEANUP_FREE struct table_buffers *b = malloc (sizeof *b);
+  spare_t slot = { (uint32_t) (t->section->first_slot + t->first) };
+  unsigned nr;
 
-  if (b == NULL)
-    return set_error (ENOMEM, "no memory to read the store");
-  for (unsigned i = 0; i < super->nr_sections; i++) {
-    const struct store_section *s = &super->sections[i];
-    uint64_t end;
+  for (unsigned i = 0, left = t->nr; left > 0; i++, left -= nr, slot.n += nr) {
+    const uint8_t *bytes[2];
+    int r;
 
-    if (s->first_slot >= super->nr_ready)
-      break;
-    end = MIN (s->nr_slots, super->nr_ready - s->first_slot);
-    for (uint64_t k = 0; k < end; k += LOAD_SECTORS * ENTRIES_PER_SECTOR)
-      if (load_entries (l, s, k,
-                        (unsigned) MIN (end - k, (uint64_t)
-                                        LOAD_SECTORS * ENTRIES_PER_SECTOR),
-                        b) == -1)
-        return -1;
+    nr = MIN (left, (unsigned) ENTRIES_PER_SECTOR);
+    for (unsigned c = 0; c < 2; c++)
+      bytes[c] = t->bad[c][i] ? NULL : t->bytes[c] + i * TABLE_SECTOR_BYTES;
+    if (bytes[0] && bytes[1] &&
+        memcmp (bytes[0], bytes[1], TABLE_SECTOR_BYTES) == 0)
+      r = load_like_sectors (l, slot, nr, bytes[0]);
+    else
+      r = load_unlike_sectors (l, slot, nr, bytes);
+    if (r == -1)
+      return -1;
   }
   return 0;
 }
 
-/* The claims. */
+/* Make t the stretch that begins at a slot. */
+static void
+set_stretch (const struct store_super *super, uint64_t slot,
+             struct stretch *t)
+{
+  uint64_t end;
+
+  t->nr = 0;
+  if (slot >= super->nr_ready)
+    return;
+  t->section = store_section_of (super, (spare_t) { (uint32_t) slot });
+  t->first = slot - t->section->first_slot;
+  end = MIN (t->section->nr_slots, super->nr_ready - t->section->first_slot);
+  t->nr = (unsigned) MIN (end - t->first, (uint64_t)
+                          STRETCH_SECTORS * ENTRIES_PER_SECTOR);
+}
+
+/* Load one stretch while another thread reads the next one. */
+static int
+load_and_read_next (struct loader *l, const struct stretch *t,
+                    struct stretch *next)
+{
+  pthread_t reader;
+  bool has_reader;
+  int r;
+
+  set_stretch (&l->image->super, t->section->first_slot + t->first + t->nr,
+               next);
+  has_reader = next->nr > 0 &&
+    pthread_create (&reader, NULL, read_stretch, next) == 0;
+  r = load_stretch (l, t);
+  if (has_reader)
+    pthread_join (reader, NULL);
+  else if (r == 0 && next->nr > 0)
+    read_stretch (next);
+  return r;
+}
 
 static int
-compare_claims (const void *va, const void *vb)
+load_tables (struct loader *l)
 {
-  const struct claim *a = va, *b = vb;
+  const struct store_super *super = &l->image->super;
+  /* A multiple of STORE_BLOCK: all are aligned, as direct I/O wants it. */
+  const size_t copy_bytes = (size_t) MIN (
+    store_table_bytes (super->nr_ready), (uint64_t)
+    STRETCH_SECTORS * TABLE_SECTOR_BYTES);
+  CLEANUP_FREE struct stretch *t = calloc (2, sizeof *t);
+  CLEANUP_FREE void *memory = NULL;
+  unsigned at = 0;
 
-  if (a->lba != b->lba)
-    return a->lba < b->lba ? -1 : 1;
-  if (a->seq != b->seq)
-    return a->seq > b->seq ? -1 : 1;    /* the newest first */
-  return a->slot < b->slot ? -1 : a->slot > b->slot;
+  if (t == NULL || posix_memalign (&memory, STORE_BLOCK, 4 * copy_bytes) != 0)
+    return set_error (ENOMEM, "no memory to read the store");
+  for (unsigned i = 0; i < 4; i++)
+    t[i / 2].bytes[i % 2] = (uint8_t *) memory + i * copy_bytes;
+  t[0].dev = t[1].dev = l->dev;
+  l->seed = store_entry_seed (super->uuid);
+  claims_expect (&l->claims, super->nr_ready);
+
+  set_stretch (super, 0, &t[0]);
+  if (t[0].nr > 0)
+    read_stretch (&t[0]);
+  for (; t[at].nr > 0; at = !at)
+    if (load_and_read_next (l, &t[at], &t[!at]) == -1)
+      return -1;
+  return 0;
 }
 
-static void
-sort_claims (struct loader *l)
-{
-  bool sorted = true;
-
-  for (size_t i = 1; sorted && i < l->nr_claims; i++)
-    sorted = compare_claims (&l->claims[i - 1], &l->claims[i]) < 0;
-  if (!sorted)
-    qsort (l->claims, l->nr_claims, sizeof l->claims[0], compare_claims);
-}
+/* The claims. */
 
 /* Is the data of a slot what its entry says?  1 yes, 0 no, -1 error.  A slot
  * that cannot be read may have held what was acknowledged: its claim stands,
@@ -574,7 +621,8 @@ data_is_good (struct loader *l, const struct claim *c, uint8_t *sector)
 
   if (dev_pread (l->dev, sector, super->sector_bytes, offset, 0) == -1)
     return dev_error_is_medium (errno) ? 1 : -1;
-  return crc32c (0, sector, super->sector_bytes) == c->data_crc;
+  return crc32c (0, sector, super->sector_bytes)
+    == claims_data_crc (&l->claims, (spare_t) { c->slot });
 }
 
 /* A record that a power cut made void: its slot is free. */
@@ -585,7 +633,7 @@ drop_claim (struct loader *l, const struct claim *c)
   struct store_entry e = { .state = ENTRY_FREE, .seq = ++l->image->max_seq };
 
   report (l, STORE_NORMAL, "slot %u: its data for sector %llu was not yet "
-          "durable; the record is dropped", c->slot,
+          "durable; the record is dropped", (unsigned) c->slot,
           (unsigned long long) c->lba);
   return add_fix (l, (spare_t) { c->slot }, &e, true, true);
 }
@@ -596,10 +644,9 @@ add_run (struct loader *l, const struct claim *c)
   struct store_image *image = l->image;
   struct sector_run *last =
     image->nr_runs > 0 ? &image->runs[image->nr_runs - 1] : NULL;
-  enum sector_state state = c->state == ENTRY_REMAPPED ? SECTOR_REMAPPED
-    : c->state == ENTRY_LOST ? SECTOR_LOST : SECTOR_ZEROED;
+  enum sector_state state = (enum sector_state) c->state;
 
-  if (state == SECTOR_LOST && c->cause == CAUSE_SPARE_ERROR &&
+  if (state == SECTOR_LOST && c->is_spare_error &&
       slot_list_add (&image->unreadable, (spare_t) { c->slot }) == -1)
     return -1;
   image->nr_remapped += state == SECTOR_REMAPPED;
@@ -611,8 +658,8 @@ add_run (struct loader *l, const struct claim *c)
     last->nr_sectors++;
     return 0;
   }
-  if (grow (&image->runs, image->nr_runs, &l->max_runs,
-            sizeof image->runs[0]) == -1)
+  if (claims_grow (&image->runs, image->nr_runs, &l->max_runs,
+                   sizeof image->runs[0]) == -1)
     return -1;
   image->runs[image->nr_runs++] = (struct sector_run) {
     .lba = { c->lba }, .nr_sectors = 1, .state = state, .spare = { c->slot },
@@ -629,11 +676,12 @@ resolve (struct loader *l, const struct claim *c, size_t nr, uint8_t *sector)
   for (size_t i = 0; i < nr; i++) {
     int good = 1;
 
-    if (i + 1 < nr && c[i].seq == c[i + 1].seq)
+    if (i + 1 < nr && claim_seq (&c[i]) == claim_seq (&c[i + 1]))
       return DAMAGED (l, "slots %u and %u both stand in for sector %llu",
-                      c[i].slot, c[i + 1].slot, (unsigned long long) c[i].lba);
-    if (c[i].state == ENTRY_REMAPPED &&
-        c[i].seq > l->image->commit.durable_seq)
+                      (unsigned) c[i].slot, (unsigned) c[i + 1].slot,
+                      (unsigned long long) c[i].lba);
+    if (c[i].state == SECTOR_REMAPPED &&
+        claim_seq (&c[i]) > l->image->commit.durable_seq)
       good = data_is_good (l, &c[i], sector);
     if (good == -1)
       return -1;
@@ -649,17 +697,23 @@ static int
 resolve_claims (struct loader *l)
 {
   CLEANUP_FREE void *sector = NULL;
-  size_t i, nr;
+  const struct claims *claims = &l->claims;
+  size_t nr;
 
   if (posix_memalign (&sector, STORE_BLOCK,
                       MAX (l->image->super.sector_bytes, 4096u)) != 0)
     return set_error (ENOMEM, "no memory to read the store");
-  sort_claims (l);
-  for (i = 0; i < l->nr_claims; i += nr) {
-    for (nr = 1; i + nr < l->nr_claims &&
-           l->claims[i + nr].lba == l->claims[i].lba; nr++)
+  if (claims_sort (&l->claims) == -1)
+    return -1;
+  l->image->runs = claims_reuse (&l->claims, claims->nr,
+                                 sizeof l->image->runs[0]);
+  l->max_runs = l->image->runs ? claims->nr : 0;
+  for (size_t i = 0; i < claims->nr; i += nr) {
+    const struct claim *c = &claims->claims[i];
+
+    for (nr = 1; i + nr < claims->nr && c[nr].lba == c->lba; nr++)
       ;
-    if (resolve (l, &l->claims[i], nr, sector) == -1)
+    if (resolve (l, c, nr, sector) == -1)
       return -1;
   }
   return 0;
@@ -699,7 +753,7 @@ store_load (struct dev *dev, const char *path, store_problem_fn *fn,
     if (r == 0)
       r = resolve_claims (&l);
   }
-  free (l.claims);
+  claims_free (&l.claims);
   if (r == -1)
     store_image_free (ret);
   return r;
