@@ -15,8 +15,9 @@
 #include "store-internal.h"
 #include "store-load.h"
 
-/* New slots are made ready so many at a time, or a quarter more; not more than
- * can be written again after a failed flush.
+/* New slots are made ready so many at a time, or a sixteenth more: so a store
+ * takes little more room than its records do.  Not more than can be written
+ * again after a failed flush.
  */
 #define READY_STEP UINT64_C (4096)
 #define READY_STEP_MAX UINT64_C (32768)
@@ -210,13 +211,14 @@ int
 store_make_ready (struct store *s, uint64_t nr_ready)
 {
   const uint64_t before = s->super.nr_ready;
-  struct store_entry e[256];
+  struct store_entry e[STORE_RECORD_MAX];
 
-  for (size_t i = 0; i < 256; i++)
+  for (size_t i = 0; i < STORE_RECORD_MAX; i++)
     e[i] = (struct store_entry) { .state = ENTRY_FREE };
-  for (uint64_t slot = s->super.nr_ready; slot < nr_ready; slot += 256)
+  for (uint64_t slot = before; slot < nr_ready; slot += STORE_RECORD_MAX)
     if (store_write_entries (s, (spare_t) { (uint32_t) slot },
-                             (uint32_t) MIN (nr_ready - slot, UINT64_C (256)),
+                             (uint32_t) MIN (nr_ready - slot,
+                                             (uint64_t) STORE_RECORD_MAX),
                              e) == -1)
       return -1;
   /* A slot counts as ready only when its entry is durable: so an entry that
@@ -340,7 +342,7 @@ make_more_ready (struct store *s, uint32_t seen_ready)
   if (atomic_load (&s->failed))
     return set_error (EIO, "store %s has failed", s->path);
   nr_ready = s->super.nr_ready;
-  nr_ready += MIN (MAX (nr_ready / 4, READY_STEP), READY_STEP_MAX);
+  nr_ready += MIN (MAX (nr_ready / 16, READY_STEP), READY_STEP_MAX);
   nr_ready = MIN (nr_ready, total);
   if (store_make_ready (s, nr_ready) == -1)
     return -1;
