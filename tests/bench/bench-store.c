@@ -83,7 +83,7 @@ struct opening {
   uint64_t nr_remaps, nr_slots;
   bool is_warm;                 /* what is read is in the page cache */
   /* Results. */
-  double seconds, peak_bytes, resident_bytes, close_seconds;
+  double seconds, cpu_seconds, peak_bytes, resident_bytes, close_seconds;
   double apparent_bytes, room_bytes;    /* without spares */
   double hot_ns, scattered_ns, clean_ns;
 };
@@ -196,13 +196,15 @@ static void
 time_opening (void *opaque)
 {
   struct opening *o = opaque;
-  double before = bench_resident (), begin;
+  double before = bench_resident (), begin, cpu_begin;
   struct store *s;
   struct map *map;
 
   bench_reset_peak ();
   begin = bench_now_s ();
+  cpu_begin = bench_cpu_s ();
   s = o->is_warm ? open_warm (o, &map) : open_store (o->path, 0, &map);
+  o->cpu_seconds = bench_cpu_s () - cpu_begin;
   o->seconds = bench_now_s () - begin;
   o->peak_bytes = bench_peak () - before;
   o->resident_bytes = bench_resident () - before;
@@ -215,13 +217,14 @@ time_opening (void *opaque)
 static void
 report_opening (struct opening *o, unsigned rounds)
 {
-  struct bench_series cold = { .nr = 0 }, warm = cold, peak = cold,
-    resident = cold, closing = cold;
+  struct bench_series cold = { .nr = 0 }, cpu = cold, warm = cold,
+    peak = cold, resident = cold, closing = cold;
 
   for (unsigned i = 0; i < rounds; i++) {
     o->is_warm = false;
     bench_in_child (time_opening, o);
     bench_add (&cold, o->seconds);
+    bench_add (&cpu, o->cpu_seconds);
     bench_add (&peak, o->peak_bytes / (double) o->nr_remaps);
     bench_add (&resident, o->resident_bytes / (double) o->nr_remaps);
     bench_add (&closing, o->close_seconds);
@@ -230,6 +233,7 @@ report_opening (struct opening *o, unsigned rounds)
     bench_add (&warm, o->seconds);
   }
   bench_report ("open, nothing cached", "s", &cold);
+  bench_report ("open, nothing cached, of the CPU", "s", &cpu);
   bench_report ("open, cached", "s", &warm);
   bench_report ("close", "s", &closing);
   bench_report ("memory while opening, peak", "bytes a remap", &peak);

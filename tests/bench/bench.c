@@ -47,6 +47,15 @@ bench_now_s (void)
   return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
 }
 
+double
+bench_cpu_s (void)
+{
+  struct timespec t;
+
+  clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double) t.tv_sec + (double) t.tv_nsec / 1e9;
+}
+
 /* Numbers. */
 
 void

@@ -33,6 +33,11 @@ extern void bench_heading (const char *prefix, const char *fmt, ...)
 /* Seconds since some moment. */
 extern double bench_now_s (void);
 
+/* Seconds that the CPUs have worked for this process: another process that is
+ * busy makes them little longer.
+ */
+extern double bench_cpu_s (void);
+
 extern void bench_add (struct bench_series *s, double value);
 
 /* q: 0.5 is the median, 0.25 and 0.75 are the quartiles. */
