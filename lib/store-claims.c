@@ -47,33 +47,44 @@ claims_alloc (size_t nr, size_t element_bytes)
   return p;
 }
 
+/* Bytes for each claim, in an array that claims_reuse may hand on. */
+static size_t
+bytes_for_each (const struct claims *c)
+{
+  return MAX (sizeof c->claims[0], c->reuse_bytes);
+}
+
 void *
 claims_reuse (struct claims *c, size_t nr, size_t element_bytes)
 {
-  void *p;
+  void *p = c->used;
 
-  if (c->used == NULL)
-    return claims_alloc (nr, element_bytes);
-  p = reallocarray (c->used, nr, element_bytes);
-  if (p)
-    c->used = NULL;
-  return p;
+  c->used = NULL;
+  if (p && nr <= c->used_bytes / element_bytes)
+    return p;
+  free (p);
+  return claims_alloc (nr, element_bytes);
 }
 
 void
-claims_expect (struct claims *c, size_t nr)
+claims_expect (struct claims *c, size_t nr, size_t reuse_bytes)
 {
   assert (c->claims == NULL);
-  c->claims = claims_alloc (nr, sizeof c->claims[0]);
+  c->reuse_bytes = reuse_bytes;
+  c->claims = claims_alloc (nr, bytes_for_each (c));
   c->max = c->claims ? nr : 0;
+  c->room_bytes = c->max * bytes_for_each (c);
 }
 
 int
 claims_add (struct claims *c, lba_t lba, uint64_t seq, spare_t slot,
             enum sector_state state, enum sector_cause cause)
 {
-  if (claims_grow (&c->claims, c->nr, &c->max, sizeof c->claims[0]) == -1)
-    return -1;
+  if (c->nr == c->max) {
+    if (claims_grow (&c->claims, c->nr, &c->max, sizeof c->claims[0]) == -1)
+      return -1;
+    c->room_bytes = c->max * sizeof c->claims[0];
+  }
   c->claims[c->nr++] = (struct claim) {
     .lba = lba.n & LBA_MAX, .is_spare_error = cause == CAUSE_SPARE_ERROR,
     .seq_high = (seq & CLAIM_SEQ_MAX) >> 32, .seq_low = (uint32_t) seq,
@@ -163,19 +174,24 @@ sort_by_sector (struct claims *c, unsigned nr_bits)
   unsigned nr_digits = (unsigned) div_round_up (nr_bits, DIGIT_BITS_MAX);
   unsigned digit_bits = (unsigned) div_round_up (nr_bits, nr_digits);
   unsigned mask = (1u << digit_bits) - 1;
-  struct claim *other = claims_alloc (c->nr, sizeof *other);
+  struct claim *other = claims_alloc (c->nr, bytes_for_each (c));
+  size_t other_bytes = c->nr * bytes_for_each (c);
 
   if (other == NULL)
     return set_error (ENOMEM, "no memory to read the store");
   for (unsigned shift = 0; shift < nr_bits; shift += digit_bits) {
     struct claim *from = c->claims;
+    size_t from_bytes = c->room_bytes;
 
     sort_by_digit (from, c->nr, shift, mask, other);
     c->claims = other;
+    c->room_bytes = other_bytes;
     other = from;
+    other_bytes = from_bytes;
   }
   c->max = c->nr;
   c->used = other;
+  c->used_bytes = other_bytes;
   return 0;
 }
 

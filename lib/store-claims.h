@@ -37,10 +37,11 @@ struct claim_data {
 /* All zero: empty. */
 struct claims {
   struct claim *claims;
-  size_t nr, max;
+  size_t nr, max, room_bytes;   /* of claims */
   struct claim_data *data;      /* by ascending slot */
   size_t nr_data, max_data;
   void *used;                   /* memory that the sort needed */
+  size_t used_bytes, reuse_bytes;
 };
 
 static inline uint64_t
@@ -58,8 +59,10 @@ extern int claims_grow (void *array, size_t nr, size_t *max,
  */
 extern void *claims_alloc (size_t nr, size_t element_bytes);
 
-/* At most so many will come: nothing need be moved then.  Only a hint. */
-extern void claims_expect (struct claims *c, size_t nr);
+/* At most so many will come: nothing need be moved then; and claims_reuse will
+ * be asked for so many bytes for each.  Only a hint.
+ */
+extern void claims_expect (struct claims *c, size_t nr, size_t reuse_bytes);
 
 /* Slots ascend from call to call. */
 extern int claims_add (struct claims *c, lba_t lba, uint64_t seq, spare_t slot,
@@ -74,7 +77,7 @@ extern uint32_t claims_data_crc (const struct claims *c, spare_t slot);
 /* By ascending sector, then by descending sequence number, then by slot. */
 extern int claims_sort (struct claims *c);
 
-/* As claims_alloc, in the memory that the sort needed where there is some: it
+/* As claims_alloc, in the memory that the sort needed where that is enough: it
  * has its pages.
  */
 extern void *claims_reuse (struct claims *c, size_t nr, size_t element_bytes);

@@ -596,7 +596,7 @@ load_tables (struct loader *l)
     t[i / 2].bytes[i % 2] = (uint8_t *) memory + i * copy_bytes;
   t[0].dev = t[1].dev = l->dev;
   l->seed = store_entry_seed (super->uuid);
-  claims_expect (&l->claims, super->nr_ready);
+  claims_expect (&l->claims, super->nr_ready, sizeof l->image->runs[0]);
 
   set_stretch (super, 0, &t[0]);
   if (t[0].nr > 0)

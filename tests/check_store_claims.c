@@ -73,7 +73,7 @@ check_sort (struct model *m, size_t nr, bool with_hint)
   struct claims c = { .nr = 0 };
 
   if (with_hint)
-    claims_expect (&c, nr);
+    claims_expect (&c, nr, 24);
   add_all (&c, m, nr);
   ck_assert_int_eq (claims_sort (&c), 0);
   qsort (m, nr, sizeof *m, compare_models);
@@ -161,7 +161,7 @@ START_TEST (sorts_many)
   struct model *m = make_models (nr, 34, 20);
   struct claims c = { .nr = 0 };
 
-  claims_expect (&c, 300000);
+  claims_expect (&c, 300000, 24);
   add_all (&c, m, nr);
   for (size_t i = 0; i < nr; i++)
     if (c.claims[i].lba != m[i].lba)
@@ -202,16 +202,22 @@ START_TEST (keeps_checksums)
 }
 END_TEST
 
-/* Memory of the sort is handed on once, with or without one. */
+/* Memory of the sort is handed on once, and where it is enough: with or without
+ * a sort, of an even or an odd number of digits, with or without a hint.
+ */
 START_TEST (reuses_memory)
 {
-  for (unsigned sorted = 0; sorted < 2; sorted++) {
+  for (unsigned i = 0; i < 8; i++) {
+    bool is_sorted = i & 1, is_high = i & 2;
     struct claims c = { .nr = 0 };
     uint8_t *p, *q;
 
-    for (uint32_t i = 0; i < 100; i++)
-      claims_add (&c, (lba_t) { sorted ? i : 100 - i }, i, (spare_t) { i },
-                  SECTOR_LOST, CAUSE_NONE);
+    if (i & 4)
+      claims_expect (&c, 1000, 24);
+    for (uint32_t k = 0; k < 1000; k++)
+      claims_add (&c, (lba_t) { (uint64_t) (is_sorted ? k : 999 - k)
+                                << (is_high ? 10 : 0) },
+                  k, (spare_t) { k }, SECTOR_LOST, CAUSE_NONE);
     ck_assert_int_eq (claims_sort (&c), 0);
     p = claims_reuse (&c, 1000, 24);
     q = claims_reuse (&c, 1000, 24);
@@ -220,7 +226,7 @@ START_TEST (reuses_memory)
     ck_assert_ptr_ne (p, q);
     memset (p, 1, 24000);
     memset (q, 2, 24000);
-    ck_assert_uint_eq (c.claims[99].lba, sorted ? 99 : 100);
+    ck_assert_uint_eq (c.claims[999].lba, 999u << (is_high ? 10 : 0));
     claims_free (&c);
     free (p);
     free (q);
