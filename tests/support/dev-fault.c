@@ -500,6 +500,17 @@ plan_cut (const struct dev_fault *d, uint64_t seed)
   return p;
 }
 
+/* What was kept is in durable: it is all that there is now. */
+static void
+end_cut (struct dev_fault *d, bool keeps_size)
+{
+  d->nr_changes = 0;
+  if (keeps_size)
+    d->durable_bytes = d->options.size_bytes;
+  set_size (d, d->durable_bytes);
+  memcpy (d->content, d->durable, round_up (d->durable_bytes, ATOM));
+}
+
 void
 dev_fault_cut_power (struct dev_fault *d, uint64_t seed)
 {
@@ -514,11 +525,121 @@ dev_fault_cut_power (struct dev_fault *d, uint64_t seed)
     if (is_kept (d, &p, &d->changes[i]))
       memcpy (d->durable + d->changes[i].atom * ATOM, d->changes[i].data,
               ATOM);
-  d->nr_changes = 0;
-  if (keeps_size)
-    d->durable_bytes = d->options.size_bytes;
-  set_size (d, d->durable_bytes);
-  memcpy (d->content, d->durable, round_up (d->durable_bytes, ATOM));
+  end_cut (d, keeps_size);
+  unlock_disk (d);
+}
+
+/* All outcomes of a power cut, counted: a number whose digits are what becomes
+ * of the size and of each sector; digit 0 is what is durable.
+ */
+
+static int
+compare_changes (const void *va, const void *vb)
+{
+  const struct change *a = *(struct change *const *) va;
+  const struct change *b = *(struct change *const *) vb;
+
+  if (a->atom != b->atom)
+    return a->atom < b->atom ? -1 : 1;
+  return a->number < b->number ? -1 : a->number > b->number;
+}
+
+static struct change **
+sort_changes (struct dev_fault *d)
+{
+  struct change **sorted =
+    must_have (malloc ((d->nr_changes + 1) * sizeof sorted[0]));
+
+  for (size_t i = 0; i < d->nr_changes; i++)
+    sorted[i] = &d->changes[i];
+  qsort (sorted, d->nr_changes, sizeof sorted[0], compare_changes);
+  return sorted;
+}
+
+/* The changes of one sector, which begin at sorted[i]. */
+struct sector_changes {
+  size_t nr;
+  unsigned nr_contents;         /* one for each call that changed it */
+};
+
+static struct sector_changes
+changes_of_sector (struct dev_fault *d, struct change **sorted, size_t i)
+{
+  uint64_t sector = sector_of (d, sorted[i]), atom = sorted[i]->atom;
+  struct sector_changes r = { 0, 0 };
+
+  for (; i < d->nr_changes && sector_of (d, sorted[i]) == sector; i++) {
+    /* All of it changes at once, so its first atom tells how often. */
+    r.nr_contents += sorted[i]->atom == atom;
+    r.nr++;
+  }
+  CHECK (r.nr % r.nr_contents == 0);
+  return r;
+}
+
+static bool
+size_may_be_lost (const struct dev_fault *d)
+{
+  return d->durable_bytes != d->options.size_bytes;
+}
+
+uint64_t
+dev_fault_nr_outcomes (struct dev_fault *d)
+{
+  struct change **sorted;
+  uint64_t n;
+
+  CHECK (d->options.is_volatile);
+  lock_disk (d);
+  sorted = sort_changes (d);
+  n = size_may_be_lost (d) ? 2 : 1;
+  for (size_t i = 0; i < d->nr_changes; ) {
+    struct sector_changes s = changes_of_sector (d, sorted, i);
+
+    if (__builtin_mul_overflow (n, (uint64_t) s.nr_contents + 1, &n)) {
+      n = UINT64_MAX;
+      break;
+    }
+    i += s.nr;
+  }
+  free (sorted);
+  unlock_disk (d);
+  return n;
+}
+
+static unsigned
+next_digit (uint64_t *number, unsigned base)
+{
+  unsigned digit = (unsigned) (*number % base);
+
+  *number /= base;
+  return digit;
+}
+
+void
+dev_fault_cut_power_to (struct dev_fault *d, uint64_t nth)
+{
+  struct change **sorted;
+  bool keeps_size;
+
+  CHECK (d->options.is_volatile);
+  lock_disk (d);
+  sorted = sort_changes (d);
+  keeps_size = size_may_be_lost (d) && next_digit (&nth, 2);
+  for (size_t i = 0; i < d->nr_changes; ) {
+    struct sector_changes s = changes_of_sector (d, sorted, i);
+    unsigned content = next_digit (&nth, s.nr_contents + 1);
+
+    for (size_t k = 0; content > 0 && k < s.nr; k += s.nr_contents) {
+      const struct change *c = sorted[i + k + content - 1];
+
+      memcpy (d->durable + c->atom * ATOM, c->data, ATOM);
+    }
+    i += s.nr;
+  }
+  CHECK (nth == 0);
+  end_cut (d, keeps_size);
+  free (sorted);
   unlock_disk (d);
 }
 
@@ -690,6 +811,8 @@ run (struct work *w, work_fn *carry_out)
     c->err = hook (opaque, c, false);
   if (c->err == 0)
     c->err = carry_out (d, w);
+  else if (c->err == DEV_FAULT_SWALLOW)
+    c->err = 0;
   else if (c->kind == DEV_FAULT_FLUSH && c->err != ENODEV) {
     lock_disk (d);
     give_up_changes (d, w->last_change);

@@ -16,9 +16,10 @@
  *             trimmed or buffered is lost in a power cut unless a flush that
  *             began later has succeeded, or it was written with DEV_FUA.  A
  *             flush that fails gives up what it covered: no later flush will
- *             make that durable (but with ENODEV nothing was tried).  What a power cut leaves of a stretch that was
- *             not durable is chosen by seed, for each sector of the disk alone:
- *             an older or a newer content, never a mix.
+ *             make that durable (but with ENODEV nothing was tried).  What a
+ *             power cut leaves of a stretch that was not durable is chosen for
+ *             each sector of the disk alone, by seed or by number: an older or
+ *             a newer content, never a mix.
  * Locking:    any number of threads.  Hooks are called with nothing held (but
  *             what the caller of the device holds: dev_flush its mutex).
  */
@@ -96,8 +97,10 @@ struct dev_fault_call {
 };
 
 /* Called before a call is carried out, and after it.  Before it, a result other
- * than 0 is the errno that it fails with; nothing is done then.
+ * than 0 is the errno that it fails with; nothing is done then.  Nor is it with
+ * DEV_FAULT_SWALLOW, but the call succeeds: a disk that lies.
  */
+#define DEV_FAULT_SWALLOW (-1)
 typedef int dev_fault_hook_fn (void *opaque, const struct dev_fault_call *call,
                                bool is_done);
 extern void dev_fault_set_hook (struct dev_fault *d, dev_fault_hook_fn *fn,
@@ -120,7 +123,7 @@ extern void dev_fault_poke (struct dev_fault *d, const void *buf, size_t count,
                             uint64_t offset);
 
 /* The same as a call would, without a failure or a hook: for a write that was
- * stopped halfway.
+ * stopped halfway.  buf NULL: zeroes.
  */
 extern void dev_fault_write_quietly (struct dev_fault *d, const void *buf,
                                      size_t count, uint64_t offset);
@@ -129,6 +132,17 @@ extern void dev_fault_write_quietly (struct dev_fault *d, const void *buf,
  * durable.
  */
 extern void dev_fault_cut_power (struct dev_fault *d, uint64_t seed);
+
+/* All that a power cut could leave, counted: each sector with what is durable
+ * or with any of the contents it had since, whatever the others have, and the
+ * same for the size.  UINT64_MAX: more than that.
+ */
+extern uint64_t dev_fault_nr_outcomes (struct dev_fault *d);
+
+/* The power fails and leaves outcome nth, 0 .. number - 1.  With 0 nothing is
+ * kept that was not durable, with the last one all is.
+ */
+extern void dev_fault_cut_power_to (struct dev_fault *d, uint64_t nth);
 
 /* A number from a seed that moves on. */
 extern uint64_t dev_fault_random (uint64_t *seed);
