@@ -271,7 +271,8 @@ flip (struct dev_fault *d, uint64_t offset)
 }
 
 /* A copy of superblock or commit sector is damaged, and the world stops while
- * it is repaired: the good copy must not be put at risk.
+ * it is repaired, or even while the store is made larger as well: the good copy
+ * must not be put at risk.
  */
 START_TEST (repair_is_stopped)
 {
@@ -285,7 +286,9 @@ START_TEST (repair_is_stopped)
   settle_used (&t, 20);
   end = dev_fault_size (t.rig.store);
   flip (t.rig.store, (const uint64_t[]) { 100, end - 4000, 4100,
-                                          end - 8100 }[_i]);
+                                          end - 8100 }[_i % 4]);
+  if (_i >= 4)
+    t.rig.spare_bytes = 64 * 512;
   e.step = 1;
   e.nr_cuts = 40;
   crash_sweep (&t, &life, &e);
@@ -415,7 +418,7 @@ run_suite (void)
   tcase_add_test (tc, readiness_grows);
   tcase_add_loop_test (tc, store_grows, 0, 2);
   tcase_add_loop_test (tc, whole_life, 0, 3);
-  tcase_add_loop_test (tc, repair_is_stopped, 0, 4);
+  tcase_add_loop_test (tc, repair_is_stopped, 0, 8);
   tcase_add_test (tc, recovery_is_stopped);
   tcase_add_test (tc, trims);
   tcase_add_loop_test (tc, missing_flush_is_noticed, 0,
