@@ -129,11 +129,13 @@ write_random (void)
 
     set_entry (slot, &e);
   }
+  /* The newest that was durable; no test changes this slot. */
+  set_entry (5, &(struct store_entry) { .state = ENTRY_FREE, .seq = DURABLE });
 }
 
 /* Problems, counted and the last one kept. */
 struct problems {
-  unsigned nr[3];
+  unsigned nr[STORE_FATAL + 1];
   char last[512];
 };
 
@@ -231,7 +233,7 @@ START_TEST (newest_records_count)
 
   write_random ();
   ck_assert_msg (try_load (&image, &p) == 0, "%s", last_error_text ());
-  ck_assert_uint_eq (p.nr[0] + p.nr[1] + p.nr[2], 0);
+  ck_assert_uint_eq (p.nr[STORE_NORMAL] + p.nr[STORE_REPAIRABLE], 0);
   ck_assert_uint_eq (image.nr_fixes, 0);
   expect_as_modelled (&image);
   store_image_free (&image);
@@ -268,8 +270,8 @@ START_TEST (one_copy_counts)
     }
   }
   ck_assert_msg (try_load (&image, &p) == 0, "%s", last_error_text ());
-  ck_assert_uint_eq (p.nr[0], nr_old);
-  ck_assert_uint_eq (p.nr[1], nr_bad);
+  ck_assert_uint_eq (p.nr[STORE_NORMAL], nr_old);
+  ck_assert_uint_eq (p.nr[STORE_REPAIRABLE], nr_bad);
   ck_assert_uint_eq (image.nr_fixes, nr_old + nr_bad);
   for (size_t i = 0; i < image.nr_fixes; i++) {
     const struct store_fix *f = &image.fixes[i];
@@ -308,7 +310,7 @@ START_TEST (data_proves_what_is_not_durable)
   }
   ck_assert_msg (try_load (&image, &p) == 0, "%s", last_error_text ());
   ck_assert_uint_gt (nr_dropped, 10);
-  ck_assert_uint_eq (p.nr[0], nr_dropped);
+  ck_assert_uint_eq (p.nr[STORE_NORMAL], nr_dropped);
   ck_assert_uint_eq (image.nr_fixes, nr_dropped);
   image.max_seq -= nr_dropped;  /* each got a number for its fix */
   expect_as_modelled (&image);
@@ -327,7 +329,7 @@ expect_refused (const char *problem)
   ck_assert_str_eq (p.last, problem);
   ck_assert_msg (strstr (last_error_text (), problem), "%s",
                  last_error_text ());
-  ck_assert_uint_eq (p.nr[2], 1);
+  ck_assert_uint_eq (p.nr[STORE_FATAL], 1);
 }
 
 static const struct store_entry lost_7 = {
@@ -415,7 +417,7 @@ START_TEST (sequence_numbers_without_end)
   store_image_free (&image);
   e.seq++;
   set_entry (150001, &e);
-  expect_refused ("its sequence numbers have no end");
+  expect_refused ("its sequence numbers are used up");
 }
 END_TEST
 

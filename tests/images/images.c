@@ -39,6 +39,7 @@ struct fault {
 
 /* The other copy serves; without one it is refused. */
 #define SERVED_BY_OTHER(t) { REPAIRED (t), REPAIRED (t), REFUSED (t) }
+#define ODD { .result = IMAGE_ODD }
 #define DIFFER "of the same age, but differ"
 #define ALWAYS(e) { e, e, e }
 
@@ -558,6 +559,13 @@ static const struct fault super_faults[] = {
   { "path without an end", "end of a name", .change = super_field,
     .where = SUPER_BACKING_PATH + STORE_PATH_BYTES - 1, .nr_bytes = 1,
     .value = 'x', .end = SERVED_BY_OTHER ("without an end") },
+  { "of another file", "another disk", SUPER_FIELD (BACKING_INODE, 8, 7),
+    .end = { REFUSED (DIFFER), REFUSED (DIFFER),
+             NOT_SERVED (ESTALE, "inode 7") } },
+  { "birth without inode", "differ", SUPER_FIELD (BACKING_BORN, 8, UINT64_MAX),
+    .end = { REFUSED (DIFFER), REFUSED (DIFFER), OPENS } },
+  { "10^9 nanoseconds", "time", SUPER_FIELD (BACKING_BORN_NS, 4, 1000000000),
+    .end = SERVED_BY_OTHER ("impossible time") },
   { "path", "differ", SUPER_FIELD (BACKING_PATH, 1, 'x'),
     .end = { REFUSED (DIFFER), REFUSED (DIFFER), OPENS } },
 
@@ -625,7 +633,7 @@ static const struct fault super_faults[] = {
 
 #define RESERVED(w)                                                           \
   { "zero at " #w, "", .change = super_field, .where = w, .nr_bytes = 1,      \
-    .value = 0x5a, .end = ALWAYS (OPENS) }
+    .value = 0x5a, .end = ALWAYS (ODD) }
   RESERVED (92), RESERVED (95), RESERVED (104), RESERVED (127),
   RESERVED (600), RESERVED (1023), RESERVED (1064), RESERVED (1071),
   RESERVED (1120), RESERVED (2559), RESERVED (2560), RESERVED (4091),
@@ -677,13 +685,13 @@ static const struct fault commit_faults[] = {
     .end = ALWAYS (OPENS) },
   { "durable 0", "", COMMIT_FIELD (DURABLE, 8, 0), .end = ALWAYS (OPENS) },
   { "process", "", COMMIT_FIELD (PID, 4, UINT32_MAX), .end = ALWAYS (OPENS) },
-  { "closing 2", "", COMMIT_FIELD (CLEAN, 4, 2), .end = ALWAYS (OPENS) },
+  { "closing 2", "", COMMIT_FIELD (CLEAN, 4, 2), .end = ALWAYS (ODD) },
   { "not closed", "", COMMIT_FIELD (CLEAN, 4, 0), .end = ALWAYS (OPENS) },
   { "time", "", COMMIT_FIELD (TIME, 8, UINT64_MAX), .end = ALWAYS (OPENS) },
   { "zero at 48", "", .change = commit_field, .where = 48, .nr_bytes = 8,
-    .value = 1, .end = ALWAYS (OPENS) },
+    .value = 1, .end = ALWAYS (ODD) },
   { "zero at 507", "", .change = commit_field, .where = 507, .nr_bytes = 1,
-    .value = 1, .end = ALWAYS (OPENS) },
+    .value = 1, .end = ALWAYS (ODD) },
   { "zeroed", "no commit sector", .change = commit_zero,
     .nr_bytes = COMMIT_BYTES, .end = NO_COMMIT },
   { "bits of the magic", "no commit sector", .change = commit_bits,
@@ -848,6 +856,9 @@ add (struct list *list, const char *area, const struct fault *f,
   };
   if (c->end.result == IMAGE_REFUSED && strcmp (c->end.text, DIFFER) == 0)
     c->class = strncmp (area, "super", 5) == 0 ? "differ" : "entries differ";
+  if (strcmp (area, "free slot") == 0 && strcmp (f->name, "time") == 0 &&
+      c->end.result == IMAGE_OPENS)
+    c->end.result = IMAGE_ODD;
   snprintf (c->name, sizeof c->name, "%s: %s%s", area, f->name,
             where[copies]);
   return c;

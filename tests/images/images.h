@@ -34,6 +34,8 @@ enum image_result {
   IMAGE_NOT_MADE = 0,
   IMAGE_OPENS,                  /* and nobody need know */
   IMAGE_BEHIND,                 /* as after a crash: opens, text for the log */
+  IMAGE_ODD,                    /* opens, but the check finds fault with what
+                                   nobody reads */
   IMAGE_REPAIRED,               /* the other copy serves: text is warned of */
   IMAGE_LOSES,                  /* opens, and one sector is lost */
   IMAGE_REFUSED,                /* damaged: not served, the check says so */

@@ -352,10 +352,11 @@ kind_of_write (const struct dev_fault_call *call)
   const uint8_t *data = call->data;
   uint64_t size_bytes = dev_fault_size (call->disk);
 
+  if (call->count == STORE_BLOCK &&
+      memcmp (data, STORE_MAGIC, STORE_MAGIC_BYTES) == 0)
+    return CRASH_WRITE_SUPER;
   if (!(call->flags & DEV_BUFFERED))
     return CRASH_WRITE_OTHER;
-  if (call->count == STORE_BLOCK)
-    return CRASH_WRITE_SUPER;
   if (call->offset == COMMIT_A_OFFSET ||
       call->offset == size_bytes - STORE_TAIL_BYTES)
     return CRASH_WRITE_COMMIT;
