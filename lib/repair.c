@@ -13,6 +13,8 @@
  * Touches:    the request is the first.  With three or more to spend, pieces of
  *             a step (4 KiB or the physical sector) are the second, and what
  *             fails as one alone gets the rest; with fewer, steps are left out.
+ * Records:    units that cannot be written are collected while they are
+ *             neighbours, and get their spares together: one record.
  */
 #include <config.h>
 
@@ -536,92 +538,132 @@ repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
   return r;
 }
 
-/* Write clean sectors that this thread has alone; bad ones go to spares.
- * failed: with this error they have failed alone before.
+/* Write a clean sector that this thread has alone; a bad one goes to a spare. */
+static int
+write_clean_locked (struct engine *e, lba_t lba, const uint8_t *buf,
+                    unsigned flags, bool *ret_used_store)
+{
+  int err;
+
+  if (dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, 1),
+                  lba_to_bytes (e, lba), flags) == 0)
+    return 0;
+  err = errno;
+  if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, 1))
+    return -1;
+  *ret_used_store = true;
+  return remap_locked (e, lba, 1, buf, err);
+}
+
+/* How a request that is written is taken apart. */
+struct write_search {
+  unsigned flags;
+  int failed;                   /* it has failed with this error, and was no
+                                   larger than a unit; 0: it was */
+  bool as_a_whole;              /* try steps first */
+  bool used_store;
+  /* Bad units that were met, one behind the other, and what they shall hold:
+   * together they cost one record.
+   */
+  lba_t bad_lba;
+  uint64_t nr_bad_sectors;
+  const uint8_t *bad_buf;
+  int bad_err;
+};
+
+/* Give the bad units their spares.  Meanwhile, since they were tried, another
+ * request may have got them some.
  */
 static int
-write_clean_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
-                    const uint8_t *buf, unsigned flags, int failed,
-                    bool *ret_used_store)
+place_bad (struct engine *e, struct write_search *s)
 {
-  if (!failed) {
-    if (dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
-                    lba_to_bytes (e, lba), flags) == 0)
-      return 0;
-    failed = errno;
-    if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
-      return -1;
+  lba_t lba = s->bad_lba;
+  uint64_t nr_sectors = s->nr_bad_sectors;
+  const uint8_t *buf = s->bad_buf;
+  struct range_lock lock;
+  int r = 0;
+
+  if (nr_sectors == 0)
+    return 0;
+  s->used_store = true;
+  s->nr_bad_sectors = 0;
+  ranges_lock (e->ranges, &lock, lba, nr_sectors);
+  while (r == 0 && nr_sectors > 0) {
+    struct sector_run run;
+
+    map_next (e->map, lba, nr_sectors, &run);
+    r = run.state == SECTOR_CLEAN
+      ? remap_locked (e, lba, run.nr_sectors, buf, s->bad_err)
+      : rewrite_locked (e, lba, run.nr_sectors, buf);
+    lba.n += run.nr_sectors;
+    nr_sectors -= run.nr_sectors;
+    buf += run.nr_sectors << e->sector_shift;
   }
-  *ret_used_store = true;
-  return remap_locked (e, lba, nr_sectors, buf, failed);
+  ranges_unlock (e->ranges, &lock);
+  return r;
 }
 
 static int
-write_unit (struct engine *e, lba_t lba, uint64_t nr_sectors,
-            const uint8_t *buf, unsigned flags, int failed,
-            bool *ret_used_store)
+add_bad (struct engine *e, lba_t lba, uint64_t nr_sectors, const uint8_t *buf,
+         int err, struct write_search *s)
 {
-  struct range_lock lock;
-  int r;
+  bool goes_on = s->nr_bad_sectors > 0 &&
+    s->bad_lba.n + s->nr_bad_sectors == lba.n &&
+    s->nr_bad_sectors + nr_sectors <= STORE_RECORD_MAX;
 
-  ranges_lock (e->ranges, &lock, lba, nr_sectors);
-  if (map_is_clean (e->map, lba, nr_sectors))
-    r = write_clean_locked (e, lba, nr_sectors, buf, flags, failed,
-                            ret_used_store);
-  else
-    r = 1;
-  ranges_unlock (e->ranges, &lock);
-  /* Some sectors were mapped meanwhile: each goes where it lives now. */
-  return r != 1 ? r : engine_write_sectors (e, lba, nr_sectors, buf, flags, 1,
-                                            ret_used_store);
+  if (!goes_on) {
+    if (place_bad (e, s) == -1)
+      return -1;
+    s->bad_lba = lba;
+    s->bad_buf = buf;
+  }
+  s->nr_bad_sectors += nr_sectors;
+  s->bad_err = err;
+  return 0;
+}
+
+/* Write sectors to the backing, if they are clean.  1: it cannot be done, errno
+ * is a medium error.
+ */
+static int
+try_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
+           const uint8_t *buf, struct write_search *s)
+{
+  struct range_slot *slot = ranges_enter (e->ranges, lba, nr_sectors);
+  bool is_clean = map_is_clean (e->map, lba, nr_sectors);
+  int r = !is_clean ? 0
+    : dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
+                  lba_to_bytes (e, lba), s->flags);
+  int err = errno;
+
+  ranges_leave (e->ranges, slot);
+  errno = err;
+  if (!is_clean)        /* mapped meanwhile: each goes where it lives now */
+    return engine_write_sectors (e, lba, nr_sectors, buf, s->flags, 1,
+                                 &s->used_store);
+  if (r == 0)
+    return 0;
+  return engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors)
+    ? 1 : -1;
 }
 
 static int
 write_units (struct engine *e, lba_t lba, uint64_t nr_sectors,
-             const uint8_t *buf, unsigned flags, int failed,
-             bool *ret_used_store)
+             const uint8_t *buf, struct write_search *s)
 {
-  bool is_alone = nr_sectors <= up_to_multiple (lba, nr_sectors,
-                                                e->unit_sectors);
-
   while (nr_sectors > 0) {
     uint64_t n = up_to_multiple (lba, nr_sectors, e->unit_sectors);
+    int r = s->failed ? 1 : try_write (e, lba, n, buf, s);
 
-    if (write_unit (e, lba, n, buf, flags, is_alone ? failed : 0,
-                    ret_used_store) == -1)
+    if (r == 1)
+      r = add_bad (e, lba, n, buf, s->failed ? s->failed : errno, s);
+    if (r == -1)
       return -1;
     lba.n += n;
     nr_sectors -= n;
     buf += n << e->sector_shift;
   }
   return 0;
-}
-
-static int
-write_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool as_a_whole,
-            const uint8_t *buf, unsigned flags, int failed,
-            bool *ret_used_store)
-{
-  struct range_slot *slot;
-  int r = 1;
-
-  if (as_a_whole) {
-    slot = ranges_enter (e->ranges, lba, nr_sectors);
-    if (map_is_clean (e->map, lba, nr_sectors))
-      r = dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
-                      lba_to_bytes (e, lba), flags);
-    failed = errno;
-    ranges_leave (e->ranges, slot);
-    errno = failed;
-    if (r == 0)
-      return 0;
-    if (r == 1)
-      return engine_write_sectors (e, lba, nr_sectors, buf, flags, 1,
-                                   ret_used_store);
-    if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
-      return -1;
-  }
-  return write_units (e, lba, nr_sectors, buf, flags, failed, ret_used_store);
 }
 
 int
@@ -629,22 +671,29 @@ repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
               const uint8_t *buf, unsigned flags, unsigned nr_touches,
               bool *ret_used_store)
 {
-  bool as_a_whole = nr_sectors > e->step_sectors &&
-    nr_touches + 2 <= touches_allowed (e);
-  /* It tells of a unit only if the request was no larger than one. */
-  int failed = nr_sectors <= e->unit_sectors ? errno : 0;
+  bool is_unit = nr_sectors <= up_to_multiple (lba, nr_sectors,
+                                               e->unit_sectors);
+  struct write_search s = {
+    .flags = flags, .failed = is_unit ? errno : 0,
+    .as_a_whole = nr_sectors > e->step_sectors &&
+      nr_touches + 2 <= touches_allowed (e),
+  };
+  int r = 0;
 
-  while (nr_sectors > 0) {
+  while (r == 0 && nr_sectors > 0) {
     uint64_t n = up_to_multiple (lba, nr_sectors, e->step_sectors);
 
-    if (write_step (e, lba, n, as_a_whole, buf, flags, failed,
-                    ret_used_store) == -1)
-      return -1;
+    r = s.as_a_whole ? try_write (e, lba, n, buf, &s) : 1;
+    if (r == 1)
+      r = write_units (e, lba, n, buf, &s);
     lba.n += n;
     nr_sectors -= n;
     buf += n << e->sector_shift;
   }
-  return 0;
+  if (r == 0)
+    r = place_bad (e, &s);
+  *ret_used_store |= s.used_store;
+  return r;
 }
 
 static int
@@ -663,7 +712,7 @@ write_part_locked (struct engine *e, lba_t lba, uint32_t skip,
     memset (sector + skip, 0, nr_bytes);
   map_next (e->map, lba, 1, &run);
   if (run.state == SECTOR_CLEAN)
-    return write_clean_locked (e, lba, 1, sector, flags, 0, ret_used_store);
+    return write_clean_locked (e, lba, sector, flags, ret_used_store);
   *ret_used_store = true;
   return rewrite_locked (e, lba, 1, sector);
 }

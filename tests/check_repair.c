@@ -380,6 +380,81 @@ START_TEST (part_of_a_physical_sector)
 }
 END_TEST
 
+/* Neighbours that are met together cost one write of data and one record (a
+ * write to each copy of the table).
+ */
+START_TEST (neighbours_cost_one_record)
+{
+  const unsigned nr = 1500;
+  unsigned nr_writes;
+
+  begin_with ((struct dev_fault_options) { .size_bytes = 1600 * 512 },
+              (struct dev_fault_options) { .size_bytes = 0 }, 3500, 2);
+  spoil (50, nr, DEV_FAULT_BAD_WRITE);
+  nr_writes = dev_fault_calls (rig.store, DEV_FAULT_PWRITE);
+  expect_done (fault_rig_write (&rig, 0, 1600, 1, 0));
+  nr_writes = dev_fault_calls (rig.store, DEV_FAULT_PWRITE) - nr_writes;
+  ck_assert_uint_eq (nr_writes, 2 * 3); /* a record has at most 1024 sectors */
+  ck_assert_uint_eq (get_status ().nr_remapped, nr);
+  expect_data (0, 1600, 1);
+  reopen ();
+  expect_data (0, 1600, 1);
+
+  /* The good ones between them are in place, each run is a record. */
+  dev_fault_mend (rig.backing, 0, 1600);
+  spoil (10, 3, DEV_FAULT_BAD_WRITE);
+  spoil (14, 3, DEV_FAULT_BAD_WRITE);
+  nr_writes = dev_fault_calls (rig.store, DEV_FAULT_PWRITE);
+  expect_done (fault_rig_write (&rig, 5, 20, 2, 0));
+  nr_writes = dev_fault_calls (rig.store, DEV_FAULT_PWRITE) - nr_writes;
+  ck_assert_uint_eq (nr_writes, 2 * 3);
+  expect_state (13, SECTOR_CLEAN);
+  expect_data (5, 20, 2);
+  end ();
+}
+END_TEST
+
+/* Before the run that a request has met gets its spares, another request gives
+ * one of its sectors a spare, or has it found unreadable.
+ */
+static void *
+meet_the_run (void *what)
+{
+  int r = *(int *) what == 0 ? fault_rig_write (&rig, AT, 2, 9, 0)
+    : fault_rig_read (&rig, AT, 2, 0);
+
+  ck_assert_int_eq (r, *(int *) what == 0 ? 0 : -1);
+  return NULL;
+}
+
+static int
+meet_at_the_last (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  pthread_t thread;
+
+  if (call->kind == DEV_FAULT_PWRITE && call->count == 512 &&
+      call->offset == (AT + 4) * 512 && !is_done) {
+    dev_fault_set_hook (rig.backing, NULL, NULL);
+    ck_assert_int_eq (pthread_create (&thread, NULL, meet_the_run, opaque), 0);
+    pthread_join (thread, NULL);
+  }
+  return 0;
+}
+
+START_TEST (run_is_met_by_another_request)
+{
+  begin_small ();
+  spoil (AT, 5, DEV_FAULT_BAD);
+  dev_fault_set_hook (rig.backing, meet_at_the_last, &_i);
+  expect_done (fault_rig_write (&rig, AT - 1, 7, 1, 0));
+  expect_data (AT - 1, 7, 1);
+  expect_state (AT, SECTOR_REMAPPED);
+  reopen ();
+  expect_data (AT - 1, 7, 1);
+  end ();
+}
+END_TEST
+
 /* One spare of a run is bad: all sectors find others. */
 START_TEST (bad_spare_in_a_run)
 {
@@ -1266,6 +1341,8 @@ add_isolation (Suite *suite)
   tcase_add_loop_test (tc, physical_sector_is_written_as_one, 0, 4);
   tcase_add_loop_test (tc, physical_sector_is_touched_as_one, 0, 4);
   tcase_add_loop_test (tc, part_of_a_physical_sector, 0, 4);
+  tcase_add_test (tc, neighbours_cost_one_record);
+  tcase_add_loop_test (tc, run_is_met_by_another_request, 0, 2);
   tcase_add_test (tc, bad_spare_in_a_run);
   tcase_add_loop_test (tc, short_last_sector, 0, 3);
   tcase_add_loop_test (tc, short_last_sector_is_lost, 0, 3);
