@@ -235,6 +235,10 @@ store_commit_encode (const struct store_commit *c,
   put_le32 (sector + COMMIT_PID, c->pid);
   put_le32 (sector + COMMIT_CLEAN, c->is_clean);
   put_le64 (sector + COMMIT_TIME, c->time_s);
+  put_le64 (sector + COMMIT_COUNT, c->count);
+  put_le32 (sector + COMMIT_NR_STALE, c->nr_stale);
+  for (unsigned i = 0; i < c->nr_stale; i++)
+    put_le32 (sector + COMMIT_STALE + 4 * i, c->stale[i]);
   put_le32 (sector + COMMIT_CRC, crc32c (0, sector, COMMIT_CRC));
 }
 
@@ -255,9 +259,24 @@ store_commit_decode (const uint8_t sector[COMMIT_BYTES],
   ret->pid = get_le32 (sector + COMMIT_PID);
   ret->is_clean = get_le32 (sector + COMMIT_CLEAN) != 0;
   ret->time_s = get_le64 (sector + COMMIT_TIME);
+  ret->count = get_le64 (sector + COMMIT_COUNT);
+  ret->nr_stale = get_le32 (sector + COMMIT_NR_STALE);
   if (ret->durable_seq > SEQ_MAX)
     return "has an impossible sequence number";
+  if (ret->nr_stale > STORE_STALE_MAX)
+    return "has an impossible number of stale blocks";
+  for (unsigned i = 0; i < ret->nr_stale; i++)
+    ret->stale[i] = get_le32 (sector + COMMIT_STALE + 4 * i);
   return NULL;
+}
+
+bool
+store_commit_has_stale (const struct store_commit *c, uint64_t offset)
+{
+  for (unsigned i = 0; i < c->nr_stale; i++)
+    if (c->stale[i] == offset / STORE_BLOCK)
+      return true;
+  return false;
 }
 
 uint32_t

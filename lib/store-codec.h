@@ -46,6 +46,9 @@ struct store_commit {
   uint32_t pid;
   bool is_clean;
   uint64_t time_s;
+  uint64_t count;               /* how often it was written */
+  unsigned nr_stale;
+  uint32_t stale[STORE_STALE_MAX];      /* offsets / STORE_BLOCK */
 };
 
 enum entry_state {
@@ -102,6 +105,10 @@ extern void store_commit_encode (const struct store_commit *c,
 extern const char *store_commit_decode (const uint8_t sector[COMMIT_BYTES],
                                         const uint8_t uuid[STORE_UUID_BYTES],
                                         struct store_commit *ret);
+
+/* Is the block at this offset in the list of stale ones? */
+extern bool store_commit_has_stale (const struct store_commit *c,
+                                    uint64_t offset);
 
 extern void store_entry_encode (const struct store_entry *e,
                                 const uint8_t uuid[STORE_UUID_BYTES],

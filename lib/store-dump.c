@@ -458,12 +458,25 @@ put_super_fields (struct writer *w, const uint8_t *p)
 static void
 put_commit_fields (struct writer *w, const uint8_t *p)
 {
+  uint32_t nr_stale = get_le32 (p + COMMIT_NR_STALE);
+
   put_hex (w, "uuid", p + COMMIT_UUID, STORE_UUID_BYTES);
   put_number (w, "durable", get_le64 (p + COMMIT_DURABLE));
   put_number (w, "pid", get_le32 (p + COMMIT_PID));
   put_number (w, "closed", get_le32 (p + COMMIT_CLEAN));
   put_time (w, "written", get_le64 (p + COMMIT_TIME));
-  put_reserved (w, p, COMMIT_TIME + 8, COMMIT_CRC);
+  put_number (w, "count", get_le64 (p + COMMIT_COUNT));
+  put_number (w, "number_of_stale_blocks", nr_stale);
+  begin_group (w, "stale_blocks", '[');
+  for (unsigned i = 0; i < MIN (nr_stale, (uint32_t) STORE_STALE_MAX); i++) {
+    begin_group (w, NULL, '{');
+    put_number (w, "offset", (uint64_t) get_le32 (p + COMMIT_STALE + 4 * i)
+                * STORE_BLOCK);
+    end_group (w, '}');
+  }
+  end_group (w, ']');
+  put_reserved (w, p, COMMIT_NR_STALE + 4, COMMIT_STALE);
+  put_reserved (w, p, COMMIT_STALE + 4 * STORE_STALE_MAX, COMMIT_CRC);
 }
 
 /* Fields are shown where the magic says that they are ours. */

@@ -58,7 +58,14 @@
  *   32    4    process id of the server that has the store, 0: none
  *   36    4    1: closed in good order
  *   40    8    when it was written, seconds since 1970
+ *   48    8    how often it was written: the larger one is newer
+ *   56    4    number of stale blocks, 0 .. 96
+ *   60    4    zero
+ *   64    384  stale blocks, 4 bytes each: offset / 4096
  *   508   4    CRC32C of bytes 0 .. 507
+ * A stale block holds one copy of a superblock or of a part of a table, could
+ * not be written, and so is old, however good it looks: the other copy alone
+ * counts.
  *
  * Table: slot s of a section is entry s % 18 of 512-byte sector s / 18; the
  * last 8 bytes of each sector are zero.  Entry:
@@ -134,8 +141,10 @@ enum {
 #define STORE_TAIL_BYTES 8192   /* behind the last one */
 enum {
   COMMIT_MAGIC = 0, COMMIT_UUID = 8, COMMIT_DURABLE = 24, COMMIT_PID = 32,
-  COMMIT_CLEAN = 36, COMMIT_TIME = 40, COMMIT_CRC = 508,
+  COMMIT_CLEAN = 36, COMMIT_TIME = 40, COMMIT_COUNT = 48, COMMIT_NR_STALE = 56,
+  COMMIT_STALE = 64, COMMIT_CRC = 508,
 };
+#define STORE_STALE_MAX 96
 
 #define TABLE_SECTOR_BYTES 512
 #define ENTRIES_PER_SECTOR 18

@@ -39,9 +39,10 @@ struct unflushed {
   uint64_t first, nr_durable;
 };
 
+/* Of this life of the store: earlier ones are tried again at each start. */
 struct bad_blocks {
-  uint64_t *offsets;            /* in bytes */
-  size_t nr;
+  uint64_t offsets[STORE_STALE_MAX];    /* in bytes */
+  unsigned nr;
 };
 
 struct store {
@@ -50,9 +51,10 @@ struct store {
   _Atomic uint64_t seq_recorded;        /* all up to here are written */
   _Atomic uint64_t seq_durable;         /* all up to here are durable */
   _Atomic bool failed, flush_failed;
-  _Atomic bool is_degraded;     /* somewhere only one copy can be written */
+  _Atomic bool has_new_stale;   /* stale blocks not durably noted as such */
+  _Atomic bool has_suspects;    /* a failed flush came while slots were in
+                                   hand: their data may be lost */
   _Atomic uint32_t nr_bad;
-  _Atomic unsigned nr_rewritten;        /* calls of store_write_again */
   _Atomic uint32_t nr_pending;          /* slots in pending */
   uint32_t nr_kept;
 
@@ -85,7 +87,7 @@ extern int store_write_entry_copy (struct store *s, spare_t slot,
                                    unsigned copy, const struct store_entry *e);
 
 /* Mend the blocks that hold the nr_bytes at `to`, from where their other copy
- * stands; both lie alike in their blocks.
+ * stands; both lie alike in their blocks.  What cannot be written is noted.
  */
 extern int store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
                               uint64_t nr_bytes);
@@ -114,6 +116,15 @@ extern void store_note_unflushed (struct store *s, spare_t first, uint32_t nr,
                                   const struct store_entry *e);
 extern uint64_t store_unflushed_end (const struct store *s);
 extern void store_flushed_until (struct store *s, uint64_t end);
+
+/* A block cannot be written (or can be again): it is stale, which the next
+ * commit sector says.  -1: there are too many.
+ */
+extern int store_note_bad_block (struct store *s, uint64_t offset);
+extern void store_forget_bad_block (struct store *s, uint64_t offset);
+
+/* All copies have been repaired, durably, but for what was noted meanwhile. */
+extern void store_renew_stale (struct store *s);
 
 /* Does a block that cannot be written lie here? */
 extern bool store_has_bad_block (const struct store *s, uint64_t offset,

@@ -23,6 +23,7 @@ struct loader {
   struct store_image *image;
   struct claims claims;
   uint32_t seed;                /* of the checksums of entries */
+  bool is_stale[2];             /* the copies of the table sector at hand */
   size_t max_runs, max_fixes;
 };
 
@@ -211,6 +212,7 @@ choose_super (struct loader *l, struct super_copy c[2])
   }
   if (c[0].wrong || c[1].wrong) {
     better = c[0].wrong != NULL;
+    image->super_is_alone = true;
     report (l, STORE_REPAIRABLE, "the %s superblock %s; the other one serves",
             copy_name (!better), c[!better].wrong);
   }
@@ -314,11 +316,29 @@ load_super (struct loader *l)
   return 0;
 }
 
+/* Where one superblock alone is good, it must not be one that could not be
+ * written when the other was.
+ */
+static int
+check_super_is_fresh (struct loader *l)
+{
+  const struct store_image *image = l->image;
+  uint64_t offset = image->super_copy == 0 ? 0
+    : image->super.store_bytes - STORE_BLOCK;
+
+  if (!image->super_is_alone ||
+      !store_commit_has_stale (&image->commit, offset))
+    return 0;
+  return DAMAGED (l, "the %s superblock is out of date, and the other one is "
+                  "damaged", copy_name (image->super_copy));
+}
+
 static int
 load_commit (struct loader *l)
 {
   struct store_image *image = l->image;
   const char *wrong[2];
+  bool better;
   struct store_commit c[2];
   uint8_t sector[COMMIT_BYTES];
 
@@ -340,10 +360,15 @@ load_commit (struct loader *l)
               "serves", copy_name (i), wrong[i]);
       image->commit_needs_write = true;
     }
-  /* Whatever once was durable is so still. */
-  image->commit = wrong[0] || (!wrong[1] && c[1].durable_seq > c[0].durable_seq)
-    ? c[1] : c[0];
-  return 0;
+  /* Whatever once was durable is so still; of two alike the newer one knows
+   * more stale blocks.
+   */
+  better = wrong[0] ||
+    (!wrong[1] && (c[1].durable_seq > c[0].durable_seq ||
+                   (c[1].durable_seq == c[0].durable_seq &&
+                    c[1].count > c[0].count)));
+  image->commit = c[better];
+  return check_super_is_fresh (l);
 }
 
 /* The table. */
@@ -401,7 +426,9 @@ note_entry (struct loader *l, spare_t slot, const struct store_entry *e)
   return 0;
 }
 
-/* Decide between the two copies of an entry; NULL: it cannot be read. */
+/* Decide between the two copies of an entry; NULL: it cannot be read, or is
+ * known to be out of date.
+ */
 static int
 load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
 {
@@ -412,7 +439,7 @@ load_entry (struct loader *l, spare_t slot, const uint8_t *bytes[2])
   for (unsigned i = 0; i < 2; i++)
     wrong[i] = bytes[i]
       ? store_entry_decode_seeded (bytes[i], l->seed, slot, &e[i])
-      : "cannot be read";
+      : l->is_stale[i] ? "is out of date" : "cannot be read";
   if (wrong[0] && wrong[1])
     return DAMAGED (l, "slot %u: the first copy of its entry %s, and the "
                     "second %s", slot.n, wrong[0], wrong[1]);
@@ -527,8 +554,12 @@ load_stretch (struct loader *l, const struct stretch *t)
     int r;
 
     nr = MIN (left, (unsigned) ENTRIES_PER_SECTOR);
-    for (unsigned c = 0; c < 2; c++)
-      bytes[c] = t->bad[c][i] ? NULL : t->bytes[c] + i * TABLE_SECTOR_BYTES;
+    for (unsigned c = 0; c < 2; c++) {
+      l->is_stale[c] = store_commit_has_stale (
+        &l->image->commit, store_entry_at (&l->image->super, slot, c));
+      bytes[c] = t->bad[c][i] || l->is_stale[c] ? NULL
+        : t->bytes[c] + i * TABLE_SECTOR_BYTES;
+    }
     if (bytes[0] && bytes[1] &&
         memcmp (bytes[0], bytes[1], TABLE_SECTOR_BYTES) == 0)
       r = load_like_sectors (l, slot, nr, bytes[0]);

@@ -50,6 +50,7 @@ struct store_image {
   struct store_super super;
   struct store_commit commit;
   unsigned super_copy;          /* which copy of the superblock serves */
+  bool super_is_alone;          /* the other copy is damaged */
   bool super_needs_write, commit_needs_write;
   uint64_t max_seq;
   struct sector_run *runs;      /* ascending: the map */

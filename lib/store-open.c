@@ -470,12 +470,16 @@ repair_rest (struct store *s, const struct store_image *image, uint32_t pid)
 {
   if (repair (s, image) == -1 || store_flush_dev (s) == -1)
     return -1;
+  store_renew_stale (s);
   s->commit_record.durable_seq = image->max_seq;
   s->commit_record.pid = pid;
   s->commit_record.is_clean = pid == 0;
   atomic_store (&s->seq_durable, image->max_seq);
   store_flushed_until (s, store_unflushed_end (s));
-  return store_write_commit (s) == -1 ? -1 : store_flush_dev (s);
+  if (store_write_commit (s) == -1 || store_flush_dev (s) == -1)
+    return -1;
+  atomic_store (&s->has_new_stale, false);
+  return 0;
 }
 
 /* Make the store on disk as it should be: repaired, adopted, grown. */

@@ -122,21 +122,51 @@ store_has_bad_block (const struct store *s, uint64_t offset, uint64_t nr_bytes)
   return false;
 }
 
-/* Without memory for it, it is tried again, and fails again. */
-static void
-note_bad_block (struct store *s, uint64_t offset)
+int
+store_note_bad_block (struct store *s, uint64_t offset)
 {
+  struct store_commit *c = &s->commit_record;
   struct bad_blocks *b = &s->bad_blocks;
-  uint64_t *bigger;
+  bool is_stale = store_commit_has_stale (c, offset);
 
-  bigger = realloc (b->offsets, (b->nr + 1) * sizeof *bigger);
-  if (bigger == NULL)
-    return;
-  b->offsets = bigger;
+  offset = round_down (offset, STORE_BLOCK);
+  if (is_bad_block (s, offset))
+    return 0;
+  if (b->nr == STORE_STALE_MAX || offset / STORE_BLOCK > UINT32_MAX ||
+      (!is_stale && c->nr_stale == STORE_STALE_MAX))
+    return set_error (EIO, "store %s: too many blocks of its table cannot be "
+                      "written", s->path);
   b->offsets[b->nr++] = offset;
+  if (!is_stale)
+    c->stale[c->nr_stale++] = (uint32_t) (offset / STORE_BLOCK);
+  atomic_store (&s->has_new_stale, true);
   log_message (LEVEL_WARNING, "store %s: its block at %llu cannot be written: "
-               "what stood there has one copy from now on; move the store to a "
+               "what stands there has one copy from now on; move the store to a "
                "better place", s->path, (unsigned long long) offset);
+  return 0;
+}
+
+void
+store_forget_bad_block (struct store *s, uint64_t offset)
+{
+  struct store_commit *c = &s->commit_record;
+  struct bad_blocks *b = &s->bad_blocks;
+
+  for (unsigned i = 0; i < b->nr; i++)
+    if (b->offsets[i] == offset)
+      b->offsets[i--] = b->offsets[--b->nr];
+  for (unsigned i = 0; i < c->nr_stale; i++)
+    if (c->stale[i] == offset / STORE_BLOCK)
+      c->stale[i--] = c->stale[--c->nr_stale];
+}
+
+void
+store_renew_stale (struct store *s)
+{
+  s->commit_record.nr_stale = s->bad_blocks.nr;
+  for (unsigned i = 0; i < s->bad_blocks.nr; i++)
+    s->commit_record.stale[i] =
+      (uint32_t) (s->bad_blocks.offsets[i] / STORE_BLOCK);
 }
 
 /* Write a block to the places of its two copies; one will do. */
@@ -150,9 +180,8 @@ write_block_copies (struct store *s, const void *block, const uint64_t at[2])
       continue;
     if (dev_pwrite (s->dev, block, STORE_BLOCK, at[copy], 0) == 0)
       nr_written++;
-    else if (dev_error_is_medium (errno))
-      note_bad_block (s, at[copy]);
-    else
+    else if (!dev_error_is_medium (errno) ||
+             store_note_bad_block (s, at[copy]) == -1)
       return -1;
   }
   if (nr_written == 0)
@@ -273,6 +302,7 @@ static int
 write_commit (struct store *s, uint8_t *block)
 {
   memset (block, 0, STORE_BLOCK);
+  s->commit_record.count++;
   store_commit_encode (&s->commit_record, block);
   return write_block_copies (s, block, (const uint64_t []) {
                                COMMIT_A_OFFSET,
@@ -280,21 +310,83 @@ write_commit (struct store *s, uint8_t *block)
 }
 
 /* Data: a slot still holds what its entry says, but perhaps not for long. */
+
+#define DATA_BYTES (1u << 20)
+
+/* Has a later record taken the sector elsewhere? */
+static bool
+is_superseded (const struct store *s, const struct store_entry *e)
+{
+  for (size_t i = 0; i < s->unflushed.nr; i++) {
+    const struct store_entry *other = &s->unflushed.entries[i].entry;
+
+    if (other->lba.n == e->lba.n && other->seq > e->seq &&
+        other->state >= ENTRY_REMAPPED && other->state <= ENTRY_ZEROED)
+      return true;
+  }
+  return false;
+}
+
 static int
-write_data (struct store *s, const struct unflushed_entry *u, uint8_t *sector)
+check_slots (struct store *s, const struct unflushed_entry *const *u, size_t nr,
+             const uint8_t *data)
 {
   uint32_t n = s->super.sector_bytes;
-  uint64_t at = store_data_at (&s->super, u->slot);
 
-  if (u->entry.state != ENTRY_REMAPPED)
-    return 0;
-  if (dev_pread (s->dev, sector, n, at, 0) == -1)
+  for (size_t i = 0; i < nr; i++)
+    if (crc32c (0, data + i * n, n) != u[i]->entry.data_crc &&
+        !is_superseded (s, &u[i]->entry))
+      return set_error (EIO, "store %s: slot %u has lost the data of sector "
+                        "%llu", s->path, u[i]->slot.n,
+                        (unsigned long long) u[i]->entry.lba.n);
+  return 0;
+}
+
+/* Neighbouring slots.  What cannot be read, or has rotted, may be given up where
+ * it no longer counts; else it must be there.
+ */
+static int
+write_slots (struct store *s, const struct unflushed_entry *const *u, size_t nr,
+             uint8_t *data)
+{
+  size_t nr_bytes = nr * s->super.sector_bytes;
+  uint64_t at = store_data_at (&s->super, u[0]->slot);
+  int r;
+
+  if (dev_pread (s->dev, data, nr_bytes, at, 0) == 0)
+    return check_slots (s, u, nr, data) == -1 ? -1
+      : dev_pwrite (s->dev, data, nr_bytes, at, 0);
+  if (!dev_error_is_medium (errno))
     return -1;
-  if (crc32c (0, sector, n) != u->entry.data_crc)
-    return set_error (EIO, "store %s: slot %u has lost the data of sector %llu",
-                      s->path, u->slot.n,
-                      (unsigned long long) u->entry.lba.n);
-  return dev_pwrite (s->dev, sector, n, at, 0);
+  if (nr == 1)
+    return is_superseded (s, &u[0]->entry) ? 0 : -1;
+  r = write_slots (s, u, nr / 2, data);
+  return r == -1 ? -1 : write_slots (s, u + nr / 2, nr - nr / 2, data);
+}
+
+/* sorted: by slot, the last one of each counts. */
+static int
+write_data (struct store *s, const struct unflushed_entry **sorted, size_t nr,
+            uint8_t *data)
+{
+  const size_t most = DATA_BYTES / s->super.sector_bytes;
+  size_t nr_last = 0, n;
+
+  for (size_t i = 0; i < nr; i++)
+    if ((i + 1 == nr || sorted[i + 1]->slot.n != sorted[i]->slot.n) &&
+        sorted[i]->entry.state == ENTRY_REMAPPED)
+      sorted[nr_last++] = sorted[i];
+  for (size_t i = 0; i < nr_last; i += n) {
+    size_t end = i + store_in_section (&s->super, sorted[i]->slot,
+                                       (uint32_t) MIN (most, nr_last - i));
+
+    for (n = 1; i + n < end &&
+           sorted[i + n]->slot.n == sorted[i]->slot.n + n; n++)
+      ;
+    if (write_slots (s, sorted + i, n, data) == -1)
+      return -1;
+  }
+  return 0;
 }
 
 static int
@@ -305,16 +397,13 @@ write_all (struct store *s)
     calloc (u->nr + 1, sizeof *sorted);
   CLEANUP_FREE void *buf = NULL;
 
-  if (sorted == NULL ||
-      posix_memalign (&buf, STORE_BLOCK, STORE_SECTOR_MAX) != 0)
+  if (sorted == NULL || posix_memalign (&buf, STORE_BLOCK, DATA_BYTES) != 0)
     return set_error (ENOMEM, "no memory to write store %s again", s->path);
-  for (size_t i = 0; i < u->nr; i++) {
+  for (size_t i = 0; i < u->nr; i++)
     sorted[i] = &u->entries[i];
-    if (write_data (s, &u->entries[i], buf) == -1)
-      return -1;
-  }
   qsort (sorted, u->nr, sizeof *sorted, compare_entries);
-  if (write_tables (s, sorted, u->nr, buf) == -1)
+  if (write_tables (s, sorted, u->nr, buf) == -1 ||
+      write_data (s, sorted, u->nr, buf) == -1)         /* cuts sorted down */
     return -1;
   return write_commit (s, buf);
 }
@@ -330,7 +419,10 @@ store_write_again (struct store *s)
 
   if (s->unflushed.first > s->unflushed.nr_durable)
     return -1;                  /* too much to remember */
-  atomic_fetch_add (&s->nr_rewritten, 1);
+  {
+    LOCK_FOR_SCOPE (&s->map_lock);
+    atomic_store (&s->has_suspects, s->nr_in_hand > 0);
+  }
   for (unsigned i = 0; r == -1 && i < ATTEMPTS; i++) {
     if (write_all (s) == -1)
       return -1;

@@ -29,6 +29,19 @@
 
 /* Entries, superblock, commit sector. */
 
+/* Copy one block; where it cannot be written it is stale from now on. */
+static int
+copy_block (struct store *s, uint64_t from, uint64_t to, void *block)
+{
+  if (store_has_bad_block (s, to, STORE_BLOCK))
+    return 0;
+  if (dev_pread (s->dev, block, STORE_BLOCK, from, DEV_BUFFERED) == -1)
+    return -1;
+  if (dev_pwrite (s->dev, block, STORE_BLOCK, to, 0) == 0)
+    return 0;
+  return dev_error_is_medium (errno) ? store_note_bad_block (s, to) : -1;
+}
+
 /* A block that cannot be read cannot be changed in part, by the page cache as
  * little as by the disk; written as a whole it may well be good again.
  */
@@ -44,28 +57,51 @@ store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
     return set_error (ENOMEM, "no memory to mend store %s", s->path);
   from = round_down (from, STORE_BLOCK);
   to = round_down (to, STORE_BLOCK);
-  for (; r == 0 && to < end; from += STORE_BLOCK, to += STORE_BLOCK) {
-    r = dev_pread (s->dev, block, STORE_BLOCK, from, DEV_BUFFERED);
-    if (r == 0)
-      r = dev_pwrite (s->dev, block, STORE_BLOCK, to, 0);
-  }
+  for (; r == 0 && to < end; from += STORE_BLOCK, to += STORE_BLOCK)
+    r = copy_block (s, from, to, block);
   err = errno;
   free (block);
   errno = err;
   return r;
 }
 
+/* Write a copy, but for the blocks that are known to be bad. */
 static int
-write_copy (struct store *s, const void *buf, size_t nr_bytes, uint64_t offset)
+write_copy (struct store *s, const uint8_t *buf, size_t nr_bytes,
+            uint64_t offset)
 {
-  if (store_has_bad_block (s, offset, nr_bytes))
-    return set_error (EIO, "store %s: %llu is known to be bad", s->path,
-                      (unsigned long long) offset);
-  return dev_pwrite (s->dev, buf, nr_bytes, offset, DEV_BUFFERED);
+  if (!store_has_bad_block (s, offset, nr_bytes))
+    return dev_pwrite (s->dev, buf, nr_bytes, offset, DEV_BUFFERED);
+  while (nr_bytes > 0) {
+    size_t n = MIN (nr_bytes, STORE_BLOCK - offset % STORE_BLOCK);
+
+    if (!store_has_bad_block (s, offset, n) &&
+        dev_pwrite (s->dev, buf, n, offset, DEV_BUFFERED) == -1)
+      return -1;
+    buf += n;
+    nr_bytes -= n;
+    offset += n;
+  }
+  return 0;
 }
 
-/* Write the same bytes to the places of both copies.  Where one of them is bad,
- * the other has to do: every start compares them, and the newer one counts.
+/* Is there a block of which neither copy can be written? */
+static bool
+is_bad_in_both (const struct store *s, size_t nr_bytes,
+                const uint64_t offset[2])
+{
+  uint64_t skip = offset[0] % STORE_BLOCK;
+
+  for (uint64_t at = 0; at < skip + nr_bytes; at += STORE_BLOCK)
+    if (store_has_bad_block (s, offset[0] - skip + at, STORE_BLOCK) &&
+        store_has_bad_block (s, offset[1] - skip + at, STORE_BLOCK))
+      return true;
+  return false;
+}
+
+/* Write the same bytes to the places of both copies, which lie alike in their
+ * blocks.  Where one of them is bad, the other has to do: it is noted that the
+ * bad one is stale.
  */
 static int
 write_copies (struct store *s, const void *buf, size_t nr_bytes,
@@ -82,17 +118,15 @@ write_copies (struct store *s, const void *buf, size_t nr_bytes,
       if (!dev_error_is_medium (err))
         return -1;
     }
-  if (nr_failed == 2) {
-    errno = err;
+  if (nr_failed == 1 &&
+      store_copy_blocks (s, offset[!bad], offset[bad], nr_bytes) == -1)
     return -1;
-  }
-  if (nr_failed == 1 && !store_has_bad_block (s, offset[bad], nr_bytes) &&
-      store_copy_blocks (s, offset[!bad], offset[bad], nr_bytes) == -1 &&
-      !atomic_exchange (&s->is_degraded, true))
-    log_message (LEVEL_WARNING, "store %s: a copy of its table cannot be "
-                 "written (%s): it has only one there; move it to a better "
-                 "place", s->path, errno_text (err));
-  return 0;
+  if (nr_failed < 2 && !is_bad_in_both (s, nr_bytes, offset))
+    return 0;
+  return set_error (EIO, "store %s: neither copy of its table can be written "
+                    "at %llu and %llu", s->path,
+                    (unsigned long long) offset[0],
+                    (unsigned long long) offset[1]);
 }
 
 static int
@@ -152,11 +186,17 @@ store_flush_dev (struct store *s)
   return dev_flush (s->dev) == 0 ? 0 : store_write_again (s);
 }
 
+static uint64_t
+super_at (const struct store *s, unsigned copy)
+{
+  return copy == 0 ? 0 : s->super.store_bytes - STORE_BLOCK;
+}
+
 /* Not through the page cache, so that a bad place shows at once. */
 static int
 write_super_copy (struct store *s, unsigned copy)
 {
-  uint64_t offset = copy == 0 ? 0 : s->super.store_bytes - STORE_BLOCK;
+  uint64_t offset = super_at (s, copy);
   uint8_t block[STORE_BLOCK];
 
   store_super_encode (&s->super, copy, block);
@@ -188,10 +228,12 @@ store_write_super (struct store *s, unsigned first_copy)
       return -1;
     err = errno;
   }
-  if (r[0] == -1 || r[1] == -1)
-    log_message (LEVEL_WARNING, "store %s: the %s superblock cannot be "
-                 "written (%s): only one is left; move it to a better place",
-                 s->path, r[0] == -1 ? "first" : "second", errno_text (err));
+  for (unsigned copy = 0; copy < 2; copy++)
+    if (r[copy] == 0)
+      store_forget_bad_block (s, super_at (s, copy));
+    else if (store_note_bad_block (s, super_at (s, copy)) == -1 ||
+             store_write_commit (s) == -1 || store_flush_dev (s) == -1)
+      return -1;
   return 0;
 }
 
@@ -201,6 +243,7 @@ store_write_commit (struct store *s)
   uint8_t sector[COMMIT_BYTES];
 
   s->commit_record.time_s = (uint64_t) time (NULL);
+  s->commit_record.count++;
   store_commit_encode (&s->commit_record, sector);
   return write_copies (s, sector, sizeof sector, (const uint64_t []) {
                          COMMIT_A_OFFSET,
@@ -226,6 +269,7 @@ store_make_ready (struct store *s, uint64_t nr_ready)
    */
   if (store_flush_dev (s) == -1)
     return -1;
+  store_flushed_until (s, store_unflushed_end (s));
   s->super.nr_ready = nr_ready;
   if (store_write_super (s, 1) == 0)
     return 0;
@@ -386,6 +430,8 @@ static void
 slots_changed_locked (struct store *s, uint32_t nr_settled)
 {
   s->nr_in_hand -= nr_settled;
+  if (s->nr_in_hand == 0)
+    atomic_store (&s->has_suspects, false);
   pthread_cond_broadcast (&s->slots_changed);
 }
 
@@ -507,7 +553,7 @@ store_record (struct store *s, const struct sector_run *run,
   /* A flush that failed may have lost the data: it was not yet in a record that
    * could have told.
    */
-  if (buf && atomic_load (&s->nr_rewritten) > 0 &&
+  if (buf && atomic_load (&s->has_suspects) &&
       store_write (s, run->spare, (uint32_t) run->nr_sectors, buf) == -1)
     return -1;
   return record_locked (s, run->spare, (uint32_t) run->nr_sectors, e);
@@ -614,6 +660,19 @@ write_again (struct store *s)
   return store_write_again (s);
 }
 
+/* Before anybody hears that something is durable, it must be so that some of its
+ * copies are stale.
+ */
+static int
+flush_stale (struct store *s)
+{
+  LOCK_FOR_SCOPE (&s->commit);
+  if (store_write_commit (s) == -1 || store_flush_dev (s) == -1)
+    return -1;
+  atomic_store (&s->has_new_stale, false);
+  return 0;
+}
+
 static int
 flush_once (struct store *s)
 {
@@ -628,6 +687,8 @@ flush_once (struct store *s)
     r = write_again (s);
   if (r == 0)
     r = note_durable (s, seq, unflushed_end);
+  if (r == 0 && atomic_load (&s->has_new_stale))
+    r = flush_stale (s);
   if (r == 0) {
     give_pending (s, &pending, &bad);
     /* Only now, when nothing depends on their old records any more. */
@@ -716,7 +777,6 @@ store_destroy (struct store *s)
   free (s->pending.ranges);
   free (s->unreadable.slots);
   free (s->unflushed.entries);
-  free (s->bad_blocks.offsets);
   pthread_cond_destroy (&s->flushed);
   pthread_cond_destroy (&s->slots_changed);
   lock_destroy (&s->map_lock);
