@@ -38,7 +38,9 @@ struct remap_disk {
   bool is_open;                 /* nothing failed at the start */
   struct control_socket *control;
   struct dev_info info;
-  struct store *store;          /* the engine's */
+  struct dev *dev;              /* the engine's, as the next */
+  struct store *store;
+  struct identity identity;
   uint32_t sector_bytes, physical_bytes;
   uint64_t started_ns;          /* CLOCK_MONOTONIC */
 };
@@ -121,7 +123,7 @@ find_store (const struct remap_options *o)
   path = identity_default_store (o->backing);
   if (path && strncmp (path, REMAP_STATEDIR "/",
                        sizeof REMAP_STATEDIR) == 0 &&
-      mkdir (REMAP_STATEDIR, 0700) == -1 && errno != EEXIST) {
+      mkdir (REMAP_STATEDIR, 0755) == -1 && errno != EEXIST) {
     set_error (errno, "cannot make %s (%s): name a store with spare=",
                REMAP_STATEDIR, errno_text (errno));
     free (path);
@@ -145,53 +147,70 @@ check_not_same (const char *backing, const char *store)
 
 static struct store *
 open_store (const struct remap_options *o, const struct dev *backing,
-            const char *path, struct map **ret_map, bool *ret_created)
+            const struct identity *identity, const char *path,
+            struct map **ret_map, bool *ret_created)
 {
-  struct identity identity;
   struct mark mark;
   int is_marked;
   struct store_options so = {
-    .path = path, .backing = &identity, .spare_bytes = o->spare_size,
+    .path = path, .backing = identity, .spare_bytes = o->spare_size,
     .adopt = o->adopt, .new_store = o->new_store,
     .ret_created = ret_created,
   };
 
   if (check_not_same (o->backing, path) == -1)
     return NULL;
-  identity_of_dev (backing, o->backing, &identity);
-  is_marked = mark_read (o->backing, &mark);
-  if (is_marked == -1 && !(errno == EUCLEAN && (o->adopt || o->new_store)))
+  is_marked = mark_read (backing, identity, &mark);
+  if (is_marked == -1 && !o->adopt && !o->new_store)
     return NULL;
   if (is_marked == 1)
     so.mark = &mark;
   return store_open (&so, ret_map);
 }
 
-/* Let the disk bear the mark of its store, so that it is not served without it
- * some day, nor with an old copy of it.  At the start, last of all that can
- * fail and before any sector is remapped, and at the end.  What is served
- * read-only is left as it is.
+/* What the disk is to bear from now on.  Not for longer than may be the store's
+ * name is made absolute; a link to a device stays one, since devices change
+ * their names.
  */
 static void
-mark_disk (const struct remap_disk *d, bool is_new)
+make_mark (const struct remap_disk *d, struct mark *ret)
 {
   CLEANUP_FREE char *path = NULL;
-  struct mark had, mark;
 
-  if (d->info.readonly)
+  store_get_mark (d->store, ret);
+  if (ret->store[0] == '/')
     return;
-  store_get_mark (d->store, &mark);
-  path = realpath (mark.store, NULL);
-  if (path && strlen (path) < sizeof mark.store)
-    snprintf (mark.store, sizeof mark.store, "%s", path);
-  if (mark_read (d->backing, &had) == 1 &&
-      memcmp (had.uuid, mark.uuid, sizeof had.uuid) == 0 &&
-      had.seq == mark.seq &&
-      strcmp (had.store, mark.store) == 0)
-    return;
-  if (mark_write (d->backing, &mark) == -1)
-    log_message (is_new ? LEVEL_WARNING : LEVEL_INFO, "%s: should the store "
-                 "go missing, that will not be noticed", last_error_text ());
+  path = realpath (ret->store, NULL);
+  if (path && strlen (path) < sizeof ret->store)
+    snprintf (ret->store, sizeof ret->store, "%s", path);
+}
+
+/* Let the disk bear the mark of its store, so that it is not served without it
+ * some day, nor with an old copy of it.  At the start, last of all that can
+ * fail and before any sector is remapped, and at the end.  A file that is served
+ * read-only is left as it is.  -1: it bears the mark of another store, which
+ * would be taken for the right one.
+ */
+static int
+mark_disk (const struct remap_disk *d, bool is_new)
+{
+  struct mark had, mark;
+  int is_marked;
+
+  if (d->info.readonly && d->identity.kind == DEV_FILE)
+    return 0;
+  make_mark (d, &mark);
+  is_marked = mark_read (d->dev, &d->identity, &had);
+  if (is_marked == 1 && memcmp (had.uuid, mark.uuid, sizeof had.uuid) == 0 &&
+      had.seq == mark.seq && strcmp (had.store, mark.store) == 0)
+    return 0;
+  if (mark_write (d->dev, &d->identity, &mark) == 0)
+    return 0;
+  if (is_marked == 1 && memcmp (had.uuid, mark.uuid, sizeof had.uuid) != 0)
+    return -1;
+  log_message (is_new ? LEVEL_WARNING : LEVEL_INFO, "%s: should the store go "
+               "missing, that will not be noticed", last_error_text ());
+  return 0;
 }
 
 /* If it is a server of ours that has the disk, the disk's store knows it. */
@@ -237,8 +256,10 @@ open_engine (struct remap_disk *d, const struct remap_options *o,
   }
   d->info = backing->info;
   *ret_store = find_store (o);
+  identity_of_dev (backing, o->backing, &d->identity);
   if (*ret_store)
-    store = open_store (o, backing, *ret_store, &map, ret_created);
+    store = open_store (o, backing, &d->identity, *ret_store, &map,
+                        ret_created);
   if (store == NULL) {
     int saved = errno;
 
@@ -246,6 +267,7 @@ open_engine (struct remap_disk *d, const struct remap_options *o,
     errno = saved;
     return NULL;
   }
+  d->dev = backing;
   d->store = store;
   return engine_new (backing, store, map, &eo);
 }
@@ -306,6 +328,18 @@ open_control (struct remap_disk *d, const struct remap_options *o,
   return -1;
 }
 
+/* A start that is refused leaves nothing. */
+static void
+remove_created (const char *store, bool created)
+{
+  int saved = errno;
+  struct stat st;
+
+  if (created && stat (store, &st) == 0 && S_ISREG (st.st_mode))
+    unlink (store);
+  errno = saved;
+}
+
 static int
 open_parts (struct remap_disk *d, const struct remap_options *o)
 {
@@ -318,8 +352,7 @@ open_parts (struct remap_disk *d, const struct remap_options *o)
   if (d->engine == NULL)
     return -1;
   if (open_control (d, o, store) == -1) {
-    if (created)                /* a start that is refused leaves nothing */
-      unlink (store);
+    remove_created (store, created);
     return -1;
   }
   if (d->control)
@@ -331,7 +364,10 @@ open_parts (struct remap_disk *d, const struct remap_options *o)
                           / d->sector_bytes, d->control ? &guest : NULL);
   if (d->worker == NULL)
     return -1;
-  mark_disk (d, created);
+  if (mark_disk (d, created) == -1) {
+    remove_created (store, created);
+    return -1;
+  }
   d->is_open = true;
   log_message (LEVEL_INFO, "%s: %llu bytes, sectors of %u, store %s: %llu "
                "remapped, %llu lost, %llu of %llu spares left", o->backing,

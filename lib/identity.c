@@ -92,8 +92,7 @@ has_lasting_inodes (int fd)
 {
   static const uint32_t magic[] = {
     EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
-    TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC, 0xca451a4e /* bcachefs */,
-    0x2fc12fc1 /* ZFS */,
+    TMPFS_MAGIC, 0xca451a4e /* bcachefs */, 0x2fc12fc1 /* ZFS */,
   };
   struct statfs fs;
 

@@ -5,8 +5,8 @@
  * it, or a file that was put in its place, has another one, or one that was
  * made at another time.  (Not so a copy of the whole file system below; nor
  * does anybody notice new content written into the same file.)  Some file
- * systems number their inodes anew at every mount (FUSE, FAT), or do not tell
- * when they were made (NFS): there a file is known by its size alone.
+ * systems number their inodes anew at every mount (FUSE, FAT, overlayfs), or do
+ * not tell when they were made (NFS): there a file is known by its size alone.
  */
 #ifndef REMAP_IDENTITY_H
 #define REMAP_IDENTITY_H

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +15,8 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "dev.h"
 #include "error.h"
-#include "identity.h"
 #include "mark.h"
 
 #define ATTRIBUTE "user.nbdkit-remap.store"
@@ -67,28 +68,31 @@ parse_text (const char *disk, char *text, size_t n, struct mark *ret)
 /* Files. */
 
 static int
-read_attribute (const char *disk, struct mark *ret)
+read_attribute (int fd, const char *disk, struct mark *ret)
 {
-  char text[TEXT_MAX];
-  ssize_t n = getxattr (disk, ATTRIBUTE, text, sizeof text - 1);
+  CLEANUP_FREE char *text = malloc (XATTR_SIZE_MAX + 1);
+  ssize_t n;
 
+  if (text == NULL)
+    return set_error (ENOMEM, "no memory");
+  n = fgetxattr (fd, ATTRIBUTE, text, XATTR_SIZE_MAX);
   if (n >= 0)
     return parse_text (disk, text, (size_t) n, ret);
   if (errno == ENODATA || errno == ENOTSUP || errno == ENOSYS ||
       errno == EPERM)           /* EPERM: no file */
     return 0;
-  return set_error (errno, "%s: getxattr: %s", disk, errno_text (errno));
+  return set_error (errno, "%s: what it bears of its store cannot be read (%s): "
+                    "give the store with spare=, and adopt=yes to overrule",
+                    disk, errno_text (errno));
 }
 
 static int
-write_attribute (const char *disk, const struct mark *mark)
+write_attribute (int fd, const char *disk, const struct mark *mark)
 {
-  CLEANUP_CLOSE int fd = open (disk, O_RDONLY | O_CLOEXEC);
   char text[TEXT_MAX];
 
   format_text (mark, text);
-  if (fd != -1 &&
-      fsetxattr (fd, ATTRIBUTE, text, strlen (text), 0) == 0 &&
+  if (fsetxattr (fd, ATTRIBUTE, text, strlen (text), 0) == 0 &&
       fsync (fd) == 0)
     return 0;
   if (errno == ENOTSUP || errno == ENOSYS)
@@ -122,7 +126,9 @@ mark_read_note (const char *dir, const char *id, struct mark *ret)
     return 0;
   n = fd == -1 ? -1 : read (fd, text, sizeof text - 1);
   if (n == -1)
-    return set_error (errno, "%s: %s", path, errno_text (errno));
+    return set_error (errno, "%s, which tells the store of the disk, cannot be "
+                      "read (%s): give the store with spare=, and adopt=yes to "
+                      "overrule", path, errno_text (errno));
   return parse_text (path, text, (size_t) n, ret);
 }
 
@@ -147,9 +153,9 @@ mark_write_note (const char *dir, const char *id, const struct mark *mark)
     return -1;
   snprintf (temporary, sizeof temporary, "%s.new", path);
   format_text (mark, text);
-  if (mkdir (dir, 0700) == -1 && errno != EEXIST)
+  if (mkdir (dir, 0755) == -1 && errno != EEXIST)
     return set_error (errno, "cannot make %s: %s", dir, errno_text (errno));
-  fd = open (temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  fd = open (temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (write_file (fd, text) == -1 || rename (temporary, path) == -1)
     return set_error (errno, "cannot write %s: %s", path, errno_text (errno));
   dir_fd = open (dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -160,34 +166,41 @@ mark_write_note (const char *dir, const char *id, const struct mark *mark)
 
 /* Both. */
 
-static bool
-is_device (const char *disk)
+int
+mark_read (const struct dev *dev, const struct identity *disk,
+           struct mark *ret)
 {
+  if (disk->kind == DEV_FILE)
+    return read_attribute (dev_file_fd (dev), disk->path, ret);
+  return disk->id[0] ? mark_read_note (REMAP_STATEDIR, disk->id, ret) : 0;
+}
+
+int
+mark_write (const struct dev *dev, const struct identity *disk,
+            const struct mark *mark)
+{
+  if (disk->kind == DEV_FILE)
+    return write_attribute (dev_file_fd (dev), disk->path, mark);
+  if (disk->id[0] == '\0')
+    return set_error (EOPNOTSUPP, "%s has neither WWN nor serial number",
+                      disk->path);
+  return mark_write_note (REMAP_STATEDIR, disk->id, mark);
+}
+
+int
+mark_read_path (const char *path, struct mark *ret)
+{
+  CLEANUP_CLOSE int fd = -1;
+  char id[128];
   struct stat st;
 
-  return stat (disk, &st) == 0 && S_ISBLK (st.st_mode);
-}
-
-int
-mark_read (const char *disk, struct mark *ret)
-{
-  char id[128];
-
-  if (!is_device (disk))
-    return read_attribute (disk, ret);
-  if (!identity_id_of_path (disk, id, sizeof id))
-    return 0;
-  return mark_read_note (REMAP_STATEDIR, id, ret);
-}
-
-int
-mark_write (const char *disk, const struct mark *mark)
-{
-  char id[128];
-
-  if (!is_device (disk))
-    return write_attribute (disk, mark);
-  if (!identity_id_of_path (disk, id, sizeof id))
-    return set_error (EOPNOTSUPP, "%s has neither WWN nor serial number", disk);
-  return mark_write_note (REMAP_STATEDIR, id, mark);
+  if (stat (path, &st) == -1)
+    return set_error (errno, "%s: %s", path, errno_text (errno));
+  if (!S_ISREG (st.st_mode))
+    return identity_id_of_path (path, id, sizeof id)
+      ? mark_read_note (REMAP_STATEDIR, id, ret) : 0;
+  fd = open (path, O_RDONLY | O_CLOEXEC);
+  if (fd == -1)
+    return set_error (errno, "%s: %s", path, errno_text (errno));
+  return read_attribute (fd, path, ret);
 }

@@ -20,6 +20,7 @@
 
 #include <stdint.h>
 
+#include "identity.h"
 #include "store-format.h"
 
 struct mark {
@@ -28,13 +29,18 @@ struct mark {
   char store[STORE_PATH_BYTES];         /* path */
 };
 
-/* What the disk at path bears.  1: *ret is it; 0: nothing; -1: that cannot be
- * found out, or EUCLEAN: it is damaged.
+/* What an open disk bears.  1: *ret is it; 0: nothing; -1: that cannot be found
+ * out, or EUCLEAN: it is damaged.
  */
-extern int mark_read (const char *disk, struct mark *ret);
+extern int mark_read (const struct dev *dev, const struct identity *disk,
+                      struct mark *ret);
 
 /* Durable on return.  Errors: EOPNOTSUPP the disk can bear none; others. */
-extern int mark_write (const char *disk, const struct mark *mark);
+extern int mark_write (const struct dev *dev, const struct identity *disk,
+                       const struct mark *mark);
+
+/* The same for a disk that is not open. */
+extern int mark_read_path (const char *path, struct mark *ret);
 
 /* The same for a note in a state directory, which is made if it is missing. */
 extern int mark_read_note (const char *dir, const char *id, struct mark *ret);

@@ -22,6 +22,7 @@
 #include "store-check.h"
 #include "store-dump.h"
 #include "store-inspect.h"
+#include "store-load.h"
 
 #define SOCKET_SUFFIX ".ctl"
 
@@ -93,15 +94,24 @@ open_socket (struct target *target, const char *path)
   return open_store (target, store);
 }
 
-/* Where the store of a disk is: the disk may say so itself.  To free. */
+/* Where the store of a disk is: the disk may say so itself.  To free.  NULL with
+ * ESTALE: what is there now is another one.
+ */
 static char *
 find_store (const char *disk)
 {
+  uint8_t uuid[STORE_UUID_BYTES];
   struct mark mark;
 
-  if (mark_read (disk, &mark) == 1 && access (mark.store, F_OK) == 0)
-    return strdup (mark.store);
-  return identity_default_store (disk);
+  if (mark_read_path (disk, &mark) != 1 || access (mark.store, F_OK) == -1)
+    return identity_default_store (disk);
+  if (store_uuid (mark.store, uuid) == 0 &&
+      memcmp (uuid, mark.uuid, sizeof uuid) != 0) {
+    set_error (ESTALE, "%s was last served with the store %s, and what is there "
+               "now is another one: give its own", disk, mark.store);
+    return NULL;
+  }
+  return strdup (mark.store);
 }
 
 /* disk is a store, or it has one somewhere.  The latter comes first: a disk that
@@ -112,6 +122,8 @@ open_store_or_backing (struct target *target, const char *disk)
 {
   CLEANUP_FREE char *store = find_store (disk);
 
+  if (store == NULL && last_error_errno () == ESTALE)
+    return -1;
   if (store && access (store, F_OK) == 0)
     return open_store (target, store);
   if (open_store (target, disk) == 0)

@@ -790,20 +790,40 @@ store_load (struct dev *dev, const char *path, store_problem_fn *fn,
   return r;
 }
 
-unsigned
-store_owner (const char *path)
+/* Superblock and commit sector alone, whoever has the store. */
+static int
+peek (const char *path, struct store_image *ret)
 {
   struct dev *dev = dev_file_open (path, DEV_DIRECT_OFF,
                                    DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK);
-  struct store_image image;
-  struct loader l = { .dev = dev, .path = path, .image = &image };
-  unsigned pid = 0;
+  struct loader l = { .dev = dev, .path = path, .image = ret };
+  int r;
 
-  memset (&image, 0, sizeof image);
-  if (dev && load_super (&l) == 0 && load_commit (&l) == 0)
-    pid = image.commit.pid;
+  memset (ret, 0, sizeof *ret);
+  if (dev == NULL)
+    return -1;
+  r = load_super (&l) == -1 ? -1 : load_commit (&l);
   dev_close (dev);
-  return pid;
+  return r;
+}
+
+unsigned
+store_owner (const char *path)
+{
+  struct store_image image;
+
+  return peek (path, &image) == 0 ? image.commit.pid : 0;
+}
+
+int
+store_uuid (const char *path, uint8_t ret[STORE_UUID_BYTES])
+{
+  struct store_image image;
+
+  if (peek (path, &image) == -1)
+    return -1;
+  memcpy (ret, image.super.uuid, STORE_UUID_BYTES);
+  return 0;
 }
 
 void

@@ -75,6 +75,9 @@ extern void store_image_free (struct store_image *image);
  */
 extern unsigned store_owner (const char *path);
 
+/* The UUID of the store at path, served or not.  Takes no lock. */
+extern int store_uuid (const char *path, uint8_t ret[STORE_UUID_BYTES]);
+
 /* The section of a slot. */
 extern const struct store_section *
 store_section_of (const struct store_super *super, spare_t slot);

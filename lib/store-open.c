@@ -219,7 +219,8 @@ refuse_backing (const struct store_super *super, const struct store_options *o)
   describe_disk (is, b->path, b->id, b->inode, b->born_s, b->size_bytes);
   return set_error (ESTALE, "store %s belongs to %s, and not to %s: give its "
                     "own store with spare=, or adopt=yes if it is the same "
-                    "disk", o->path, has, is);
+                    "disk; remove that store if the disk is a new one",
+                    o->path, has, is);
 }
 
 static bool
@@ -231,30 +232,52 @@ is_of_later_version (const char *path, const struct store_super *super)
   return super->ro_compat != 0;
 }
 
+/* The disk bears the mark of another store.  One that has never had a record is
+ * as good as new.
+ */
 static int
-check_backing (struct store_super *super, const struct store_options *o)
+refuse_mark (const struct store_options *o)
 {
+  if (strcmp (o->mark->store, o->path) != 0)
+    return set_error (ESTALE, "%s was last served with another store, %s, and "
+                      "not with %s: give that with spare=, or adopt=yes if "
+                      "this one is right", o->backing->path, o->mark->store,
+                      o->path);
+  return set_error (ESTALE, "%s was last served with another store, which stood "
+                    "where %s does now: bring that back, or give adopt=yes if "
+                    "this one is right", o->backing->path, o->path);
+}
+
+static int
+check_backing (const struct store_image *image, const struct store_options *o)
+{
+  const struct store_super *super = &image->super;
   const struct identity *b = o->backing;
   bool fits = super->backing_bytes == b->size_bytes &&
     super->backing_kind == b->kind &&
     strcmp (super->backing_id, b->id) == 0 && is_same_file (super, b);
   bool is_marked = o->mark == NULL ||
-    memcmp (o->mark->uuid, super->uuid, STORE_UUID_BYTES) == 0;
+    memcmp (o->mark->uuid, super->uuid, STORE_UUID_BYTES) == 0 ||
+    (o->new_store && image->max_seq == 0);
 
   if (super->sector_bytes < b->sector_bytes)
     return set_error (EINVAL, "store %s is for sectors of %u bytes, but %s "
-                      "has sectors of %u", o->path, super->sector_bytes,
-                      b->path, b->sector_bytes);
+                      "has sectors of %u: %s", o->path, super->sector_bytes,
+                      b->path, b->sector_bytes, b->kind == DEV_FILE
+                      ? "serve it with direct=off, as before"
+                      : "give its own store with spare=");
   if (fits && is_marked)
     return 0;
   if (!fits && !o->adopt)
     return refuse_backing (super, o);
   if (!o->adopt)
-    return set_error (ESTALE, "%s was last served with another store, %s, and "
-                      "not with %s: give that with spare=, or adopt=yes if "
-                      "this one is right", b->path, o->mark->store, o->path);
-  log_message (LEVEL_WARNING, "store %s, which belonged to %s, is adopted for "
-               "%s", o->path, super->backing_path, b->path);
+    return refuse_mark (o);
+  if (fits)
+    log_message (LEVEL_WARNING, "store %s is adopted for %s, which was last "
+                 "served with %s", o->path, b->path, o->mark->store);
+  else
+    log_message (LEVEL_WARNING, "store %s, which belonged to %s, is adopted for "
+                 "%s", o->path, super->backing_path, b->path);
   return 0;
 }
 
@@ -262,8 +285,15 @@ check_backing (struct store_super *super, const struct store_options *o)
 static int
 check_is_recent (const struct store_image *image, const struct store_options *o)
 {
-  if (o->adopt || o->mark == NULL || image->max_seq >= o->mark->seq)
+  if (o->mark == NULL || image->max_seq >= o->mark->seq ||
+      memcmp (o->mark->uuid, image->super.uuid, STORE_UUID_BYTES) != 0)
     return 0;
+  if (o->adopt) {
+    log_message (LEVEL_WARNING, "store %s, an old copy, is adopted for %s: what "
+                 "was remapped later reads as what was there before", o->path,
+                 o->backing->path);
+    return 0;
+  }
   return set_error (ESTALE, "store %s is an old copy: %s was last served with "
                     "a later one (record %llu, this has %llu): give that with "
                     "spare=, or adopt=yes to go back", o->path,
@@ -630,6 +660,14 @@ check_may_make (const struct store_options *o)
   return 0;
 }
 
+static void
+explain_flush (const char *path)
+{
+  set_error (errno, "store %s cannot be flushed (%s): what was written to it "
+             "last may be lost; if this goes on after another start, copy it "
+             "to a better place", path, errno_text (errno));
+}
+
 struct store *
 store_open_dev (struct dev *dev, const struct store_options *o,
                 struct map **ret_map)
@@ -642,12 +680,16 @@ store_open_dev (struct dev *dev, const struct store_options *o,
   if (is_new && (check_may_make (o) == -1 || format (dev, o) == -1))
     goto err;
   /* What was written in an earlier life cannot be written again. */
-  if (!is_new && dev_flush (dev) == -1)
+  if (!is_new && dev_flush (dev) == -1) {
+    explain_flush (o->path);
     goto err;
+  }
+  if (is_new && o->ret_created)
+    *o->ret_created = true;
   if (load_and_tell (dev, o->path, &image) == -1)
     goto err;
   if (!is_of_later_version (o->path, &image.super) &&
-      (is_new || (check_backing (&image.super, o) == 0 &&
+      (is_new || (check_backing (&image, o) == 0 &&
                   check_is_recent (&image, o) == 0)) &&
       check_adopted_size (&image, o) == 0)
     s = open_loaded (dev, o, &image, ret_map);
@@ -772,6 +814,7 @@ store_open (const struct store_options *options, struct map **ret_map)
     return NULL;
   }
   if (dev_file_forget_cache (dev) == -1) {
+    explain_flush (o->path);
     dev_close (dev);
     return NULL;
   }

@@ -105,7 +105,8 @@ static const struct store_commit known_commit = {
   .uuid = { 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
             0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f },
   .durable_seq = UINT64_C (0x0203040506), .pid = 4711, .is_clean = true,
-  .time_s = 0x65f0a1b2,
+  .time_s = 0x65f0a1b2, .count = 0x070809,
+  .nr_stale = 2, .stale = { 2, 0x12345678 },
 };
 
 static void
@@ -117,11 +118,14 @@ make_known_commit (uint8_t sector[COMMIT_BYTES])
     "\x06\x05\x04\x03\x02\0\0\0"        /* durable */
     "\x67\x12\0\0"                      /* process */
     "\x01\0\0\0"                        /* closed in good order */
-    "\xb2\xa1\xf0\x65\0\0\0\0";         /* when */
+    "\xb2\xa1\xf0\x65\0\0\0\0"          /* when */
+    "\x09\x08\x07\0\0\0\0\0"            /* how often */
+    "\x02\0\0\0" "\0\0\0\0"             /* stale blocks */
+    "\x02\0\0\0" "\x78\x56\x34\x12";
 
   memset (sector, 0, COMMIT_BYTES);
-  memcpy (sector, head, 48);
-  memcpy (sector + 508, "\xd4\xe2\xb1\x3e", 4);
+  memcpy (sector, head, 72);
+  memcpy (sector + 508, "\xc8\x41\xcb\x42", 4);
 }
 
 #define KNOWN_SLOT ((spare_t) { 0x01234567 })
@@ -219,6 +223,12 @@ START_TEST (known_commit_both_ways)
   ck_assert_uint_eq (commit.pid, 4711);
   ck_assert (commit.is_clean);
   ck_assert_uint_eq (commit.time_s, 0x65f0a1b2);
+  ck_assert_uint_eq (commit.count, 0x070809);
+  ck_assert_uint_eq (commit.nr_stale, 2);
+  ck_assert (store_commit_has_stale (&commit, 2 * STORE_BLOCK));
+  ck_assert (store_commit_has_stale (&commit, UINT64_C (0x12345678)
+                                     * STORE_BLOCK + 511));
+  ck_assert (!store_commit_has_stale (&commit, 0));
 }
 END_TEST
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "t_ctl.h"
@@ -98,6 +99,67 @@ test_file (void)
   serve (s, t_str ("%s spare=%s adopt=yes", plain, away));
   REFUSED (plain, d->path, d->store, away);
   serve (s, t_str ("%s spare=%s", plain, away));
+  t_disk_free (d);
+}
+
+#define ATTRIBUTE "user.nbdkit-remap.store"
+
+/* new-store=yes is cut off when the store is made and the disk not marked. */
+static void
+test_interrupted (void)
+{
+  struct t_disk *d = t_disk_new (T_DISK_PLAIN, 4 << 20,
+                                 &(struct t_disk_options) { .gen = 1 });
+  char *plain = t_str ("backing=%s", d->path), mark[1024];
+  struct t_server *s = t_server_start ("%s", plain);
+  ssize_t n;
+
+  t_part ("an interrupted new-store=yes");
+  t_server_stop (s);
+  n = getxattr (d->path, ATTRIBUTE, mark, sizeof mark);
+  if (n > 0) {
+    T_ASSERT (unlink (d->store) == 0);
+    serve (s, t_str ("%s new-store=yes", plain));
+    T_ASSERT (setxattr (d->path, ATTRIBUTE, mark, n, 0) == 0);
+    REFUSED (plain, d->path, d->store, "stood where", "adopt=yes");
+    serve (s, t_str ("%s new-store=yes", plain));
+    serve (s, plain);
+
+    T_ASSERT (setxattr (d->path, ATTRIBUTE, "?", 1, 0) == 0);
+    REFUSED (plain, d->path, "damaged", "adopt=yes");
+    serve (s, t_str ("%s adopt=yes", plain));
+    serve (s, plain);
+  }
+  t_disk_free (d);
+}
+
+/* Another file gets the name of the disk while that is served: it is not the
+ * one to bear its mark.
+ */
+static void
+test_swapped (void)
+{
+  struct t_disk *d = t_disk_new (T_DISK_PLAIN, 4 << 20,
+                                 &(struct t_disk_options) { .gen = 1 });
+  struct t_disk *other = t_disk_new (T_DISK_PLAIN, 4 << 20,
+                                     &(struct t_disk_options) { .gen = 1 });
+  char *away = t_path ("swapped");
+  struct t_server *s = t_server_start ("backing=%s", other->path);
+  char *output;
+
+  t_part ("files are swapped");
+  t_server_stop (s);
+  s = t_server_start ("backing=%s", d->path);
+  T_ASSERT (rename (d->path, away) == 0);
+  T_ASSERT (rename (other->path, d->path) == 0);
+  t_server_stop (s);
+  serve (s, t_str ("backing=%s spare=%s", away, d->store));
+  serve (s, t_str ("backing=%s spare=%s", d->path, other->store));
+
+  t_part ("a store is replaced by another disk's");
+  T_ASSERT (rename (other->store, d->store) == 0);
+  T_ASSERT (t_ctl ("status", away, &output) != 0);
+  t_disk_free (other);
   t_disk_free (d);
 }
 
@@ -284,6 +346,8 @@ main (void)
     t_skip ("mount namespaces");
   t_begin ("test-missing-store", 60);
   test_file ();
+  test_interrupted ();
+  test_swapped ();
   test_copies ();
   test_devices ();
   return t_end ();
