@@ -4,11 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "checked.h"
 #include "cleanup.h"
@@ -16,222 +14,9 @@
 #include "dev.h"
 #include "endian.h"
 #include "error.h"
+#include "lines.h"
 #include "store-dump.h"
 #include "store-load.h"
-
-/* Lines of text or JSON: members of objects, elements of arrays.  Behind a line
- * of JSON stands a comma if another one follows, so each is kept until that is
- * known.
- */
-
-#define LINE_BYTES 2048
-#define NAME_MAX_BYTES 256      /* shown of a path or an id: any escaped fits */
-
-struct line {
-  size_t nr_bytes;
-  char text[LINE_BYTES];
-};
-
-struct writer {
-  bool json;
-  store_dump_fn *fn;
-  void *opaque;
-  unsigned depth;
-  bool has_kept;
-  struct line kept, next;
-};
-
-static void append (struct line *line, const char *fmt, ...)
-  __attribute__ ((format (printf, 2, 3)));
-
-static void
-append (struct line *line, const char *fmt, ...)
-{
-  size_t room = sizeof line->text - line->nr_bytes;
-  va_list args;
-  int n;
-
-  va_start (args, fmt);
-  n = vsnprintf (line->text + line->nr_bytes, room, fmt, args);
-  va_end (args);
-  if (n > 0)
-    line->nr_bytes += MIN ((size_t) n, room - 1);
-}
-
-static void
-clear (struct line *line)
-{
-  line->nr_bytes = 0;
-  line->text[0] = '\0';
-}
-
-static void
-put_kept (struct writer *w, const char *end)
-{
-  if (!w->has_kept)
-    return;
-  append (&w->kept, "%s", end);
-  w->fn (w->opaque, w->kept.text);
-  w->has_kept = false;
-}
-
-/* A line is composed in w->next ... */
-static struct line *
-begin_line (struct writer *w)
-{
-  clear (&w->next);
-  return &w->next;
-}
-
-/* ... and ends here. */
-static void
-end_line (struct writer *w)
-{
-  put_kept (w, w->json ? "," : "");
-  clear (&w->kept);
-  append (&w->kept, "%*s%s", (int) w->depth * 2, "", w->next.text);
-  w->has_kept = true;
-}
-
-/* bracket: of JSON.  name NULL: all of it, which only JSON puts in brackets. */
-static void
-begin_group (struct writer *w, const char *name, char bracket)
-{
-  struct line *line = begin_line (w);
-
-  if (!w->json && name == NULL)
-    return;
-  if (!w->json)
-    append (line, "%s:", name);
-  else if (name)
-    append (line, "\"%s\": %c", name, bracket);
-  else
-    append (line, "%c", bracket);
-  end_line (w);
-  put_kept (w, "");
-  w->depth++;
-}
-
-static void
-end_group (struct writer *w, char bracket)
-{
-  put_kept (w, "");
-  if (w->depth > 0)
-    w->depth--;
-  append (begin_line (w), "%c", bracket);
-  if (w->json)
-    end_line (w);
-}
-
-/* JSON's integers have 63 bits for most who read them. */
-static void
-append_number (struct line *line, uint64_t n)
-{
-  append (line, n > INT64_MAX ? "\"%" PRIu64 "\"" : "%" PRIu64, n);
-}
-
-static void
-put_number (struct writer *w, const char *name, uint64_t n)
-{
-  struct line *line = begin_line (w);
-
-  append (line, w->json ? "\"%s\": " : "%s: ", name);
-  if (w->json)
-    append_number (line, n);
-  else
-    append (line, "%" PRIu64, n);
-  end_line (w);
-}
-
-static void
-put_bool (struct writer *w, const char *name, bool value)
-{
-  struct line *line = begin_line (w);
-
-  append (line, w->json ? "\"%s\": %s" : "%s: %s", name,
-          w->json ? (value ? "true" : "false") : (value ? "yes" : "no"));
-  end_line (w);
-}
-
-/* Bytes of whatever kind, so that they harm neither a terminal nor JSON. */
-static void
-append_bytes (struct line *line, const char *bytes, size_t max, bool json)
-{
-  for (size_t i = 0; i < max && bytes[i] != '\0'; i++) {
-    unsigned char c = (unsigned char) bytes[i];
-
-    if (c < ' ' || c >= 0x7f)
-      append (line, json ? "\\\\x%02x" : "\\x%02x", c);
-    else if (c == '\\')
-      append (line, json ? "\\\\\\\\" : "\\\\");
-    else
-      append (line, c == '"' && json ? "\\%c" : "%c", c);
-  }
-}
-
-static void
-put_bytes (struct writer *w, const char *name, const char *bytes, size_t max)
-{
-  struct line *line = begin_line (w);
-
-  append (line, w->json ? "\"%s\": \"" : "%s: ", name);
-  append_bytes (line, bytes, max, w->json);
-  append (line, w->json ? "\"" : "");
-  end_line (w);
-}
-
-static void
-put_text (struct writer *w, const char *name, const char *text)
-{
-  put_bytes (w, name, text, NAME_MAX_BYTES);
-}
-
-/* What is wrong, for the eye. */
-static void
-put_problem (struct writer *w, const char *problem)
-{
-  put_text (w, w->json ? "problem" : "PROBLEM", problem);
-}
-
-/* JSON: the seconds.  Text: as people read it. */
-static void
-append_time (struct line *line, uint64_t time_s, bool json)
-{
-  time_t t = (time_t) time_s;
-  struct tm tm;
-  char text[32];
-
-  if (json)
-    append_number (line, time_s);
-  else if (time_s == 0 || time_s > INT64_C (253402300799) ||
-           gmtime_r (&t, &tm) == NULL ||
-           strftime (text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-    append (line, "%" PRIu64, time_s);
-  else
-    append (line, "%s", text);
-}
-
-static void
-put_time (struct writer *w, const char *name, uint64_t time_s)
-{
-  struct line *line = begin_line (w);
-
-  append (line, w->json ? "\"%s\": " : "%s: ", name);
-  append_time (line, time_s, w->json);
-  end_line (w);
-}
-
-static void
-put_hex (struct writer *w, const char *name, const uint8_t *bytes, size_t nr)
-{
-  struct line *line = begin_line (w);
-
-  append (line, w->json ? "\"%s\": \"" : "%s: ", name);
-  for (size_t i = 0; i < nr; i++)
-    append (line, "%02x", bytes[i]);
-  append (line, w->json ? "\"" : "");
-  end_line (w);
-}
 
 /* The store. */
 
@@ -244,7 +29,7 @@ struct block {
 };
 
 struct dump {
-  struct writer w;
+  struct lines w;
   struct dev *dev;
   const char *path;
   struct block supers[2], commits[2];
@@ -368,7 +153,7 @@ choose_super (struct dump *d)
 
 /* What is not zero where all should be. */
 static void
-put_reserved (struct writer *w, const uint8_t *bytes, size_t begin, size_t end)
+put_reserved (struct lines *w, const uint8_t *bytes, size_t begin, size_t end)
 {
   while (begin < end) {
     size_t n = 0;
@@ -381,73 +166,74 @@ put_reserved (struct writer *w, const uint8_t *bytes, size_t begin, size_t end)
     if (n == 0)
       return;
     snprintf (name, sizeof name, "bytes_%zu", begin);
-    put_hex (w, name, bytes + begin, n);
+    lines_hex (w, name, bytes + begin, n);
     begin += n;
   }
 }
 
 static void
-put_section (struct writer *w, const uint8_t *p, unsigned number)
+put_section (struct lines *w, const uint8_t *p, unsigned number)
 {
-  struct line *line = begin_line (w);
+  struct line *line = lines_new (w);
   const uint64_t first = get_le64 (p + SECTION_FIRST_SLOT);
 
   if (w->json) {
-    append (line, "{\"first_slot\": ");
-    append_number (line, first);
-    append (line, ", \"slots\": ");
-    append_number (line, get_le64 (p + SECTION_NR_SLOTS));
-    append (line, ", \"first_table\": ");
-    append_number (line, get_le64 (p + SECTION_TABLE_A));
-    append (line, ", \"data\": ");
-    append_number (line, get_le64 (p + SECTION_DATA));
-    append (line, ", \"second_table\": ");
-    append_number (line, get_le64 (p + SECTION_TABLE_B));
-    append (line, "}");
+    line_append (line, "{\"first_slot\": ");
+    line_append_number (line, first);
+    line_append (line, ", \"slots\": ");
+    line_append_number (line, get_le64 (p + SECTION_NR_SLOTS));
+    line_append (line, ", \"first_table\": ");
+    line_append_number (line, get_le64 (p + SECTION_TABLE_A));
+    line_append (line, ", \"data\": ");
+    line_append_number (line, get_le64 (p + SECTION_DATA));
+    line_append (line, ", \"second_table\": ");
+    line_append_number (line, get_le64 (p + SECTION_TABLE_B));
+    line_append (line, "}");
   }
   else
-    append (line, "%u: from slot %" PRIu64 ", %" PRIu64 " slots; first table "
-            "at %" PRIu64 ", data at %" PRIu64 ", second table at %" PRIu64,
-            number, first, get_le64 (p + SECTION_NR_SLOTS),
-            get_le64 (p + SECTION_TABLE_A), get_le64 (p + SECTION_DATA),
-            get_le64 (p + SECTION_TABLE_B));
-  end_line (w);
+    line_append (line, "%u: from slot %" PRIu64 ", %" PRIu64 " slots; first "
+                 "table at %" PRIu64 ", data at %" PRIu64 ", second table at %"
+                 PRIu64,
+                 number, first, get_le64 (p + SECTION_NR_SLOTS),
+                 get_le64 (p + SECTION_TABLE_A), get_le64 (p + SECTION_DATA),
+                 get_le64 (p + SECTION_TABLE_B));
+  lines_done (w);
 }
 
 static void
-put_super_fields (struct writer *w, const uint8_t *p)
+put_super_fields (struct lines *w, const uint8_t *p)
 {
   uint32_t nr_sections = get_le32 (p + SUPER_NR_SECTIONS);
 
-  put_number (w, "version", get_le32 (p + SUPER_VERSION));
-  put_number (w, "copy", get_le32 (p + SUPER_COPY));
-  put_number (w, "compatible_features", get_le32 (p + SUPER_COMPAT));
-  put_number (w, "read_only_compatible_features",
-              get_le32 (p + SUPER_RO_COMPAT));
-  put_number (w, "incompatible_features", get_le32 (p + SUPER_INCOMPAT));
-  put_number (w, "sector_size", get_le32 (p + SUPER_SECTOR_BYTES));
-  put_hex (w, "uuid", p + SUPER_UUID, STORE_UUID_BYTES);
-  put_number (w, "generation", get_le64 (p + SUPER_GENERATION));
-  put_number (w, "store_size", get_le64 (p + SUPER_STORE_BYTES));
-  put_number (w, "backing_size", get_le64 (p + SUPER_BACKING_BYTES));
-  put_number (w, "backing_kind", get_le32 (p + SUPER_BACKING_KIND));
-  put_number (w, "slots_kept", get_le32 (p + SUPER_NR_KEPT));
-  put_number (w, "slots_ready", get_le64 (p + SUPER_NR_READY));
-  put_time (w, "made", get_le64 (p + SUPER_CREATED));
-  put_bytes (w, "backing_id", (const char *) p + SUPER_BACKING_ID,
-             STORE_ID_BYTES);
-  put_bytes (w, "backing_path", (const char *) p + SUPER_BACKING_PATH,
-             STORE_PATH_BYTES);
-  put_number (w, "backing_inode", get_le64 (p + SUPER_BACKING_INODE));
-  put_time (w, "backing_inode_made", get_le64 (p + SUPER_BACKING_BORN));
-  put_number (w, "backing_inode_made_ns",
-              get_le32 (p + SUPER_BACKING_BORN_NS));
-  put_number (w, "number_of_sections", nr_sections);
-  begin_group (w, "sections", '[');
+  lines_number (w, "version", get_le32 (p + SUPER_VERSION));
+  lines_number (w, "copy", get_le32 (p + SUPER_COPY));
+  lines_number (w, "compatible_features", get_le32 (p + SUPER_COMPAT));
+  lines_number (w, "read_only_compatible_features",
+                get_le32 (p + SUPER_RO_COMPAT));
+  lines_number (w, "incompatible_features", get_le32 (p + SUPER_INCOMPAT));
+  lines_number (w, "sector_size", get_le32 (p + SUPER_SECTOR_BYTES));
+  lines_hex (w, "uuid", p + SUPER_UUID, STORE_UUID_BYTES);
+  lines_number (w, "generation", get_le64 (p + SUPER_GENERATION));
+  lines_number (w, "store_size", get_le64 (p + SUPER_STORE_BYTES));
+  lines_number (w, "backing_size", get_le64 (p + SUPER_BACKING_BYTES));
+  lines_number (w, "backing_kind", get_le32 (p + SUPER_BACKING_KIND));
+  lines_number (w, "slots_kept", get_le32 (p + SUPER_NR_KEPT));
+  lines_number (w, "slots_ready", get_le64 (p + SUPER_NR_READY));
+  lines_time (w, "made", get_le64 (p + SUPER_CREATED));
+  lines_bytes (w, "backing_id", (const char *) p + SUPER_BACKING_ID,
+               STORE_ID_BYTES);
+  lines_bytes (w, "backing_path", (const char *) p + SUPER_BACKING_PATH,
+               STORE_PATH_BYTES);
+  lines_number (w, "backing_inode", get_le64 (p + SUPER_BACKING_INODE));
+  lines_time (w, "backing_inode_made", get_le64 (p + SUPER_BACKING_BORN));
+  lines_number (w, "backing_inode_made_ns",
+                get_le32 (p + SUPER_BACKING_BORN_NS));
+  lines_number (w, "number_of_sections", nr_sections);
+  lines_begin (w, "sections", '[');
   for (unsigned i = 0; i < MIN (nr_sections, (uint32_t) STORE_SECTIONS_MAX);
        i++)
     put_section (w, p + SUPER_SECTIONS + i * SECTION_BYTES, i);
-  end_group (w, ']');
+  lines_end (w, ']');
   put_reserved (w, p, 92, SUPER_CREATED);
   put_reserved (w, p, SUPER_CREATED + 8, SUPER_BACKING_ID);
   put_reserved (w, p, SUPER_BACKING_BORN_NS + 4, SUPER_SECTIONS);
@@ -456,45 +242,45 @@ put_super_fields (struct writer *w, const uint8_t *p)
 }
 
 static void
-put_commit_fields (struct writer *w, const uint8_t *p)
+put_commit_fields (struct lines *w, const uint8_t *p)
 {
   uint32_t nr_stale = get_le32 (p + COMMIT_NR_STALE);
 
-  put_hex (w, "uuid", p + COMMIT_UUID, STORE_UUID_BYTES);
-  put_number (w, "durable", get_le64 (p + COMMIT_DURABLE));
-  put_number (w, "pid", get_le32 (p + COMMIT_PID));
-  put_number (w, "closed", get_le32 (p + COMMIT_CLEAN));
-  put_time (w, "written", get_le64 (p + COMMIT_TIME));
-  put_number (w, "count", get_le64 (p + COMMIT_COUNT));
-  put_number (w, "number_of_stale_blocks", nr_stale);
-  begin_group (w, "stale_blocks", '[');
+  lines_hex (w, "uuid", p + COMMIT_UUID, STORE_UUID_BYTES);
+  lines_number (w, "durable", get_le64 (p + COMMIT_DURABLE));
+  lines_number (w, "pid", get_le32 (p + COMMIT_PID));
+  lines_number (w, "closed", get_le32 (p + COMMIT_CLEAN));
+  lines_time (w, "written", get_le64 (p + COMMIT_TIME));
+  lines_number (w, "count", get_le64 (p + COMMIT_COUNT));
+  lines_number (w, "number_of_stale_blocks", nr_stale);
+  lines_begin (w, "stale_blocks", '[');
   for (unsigned i = 0; i < MIN (nr_stale, (uint32_t) STORE_STALE_MAX); i++) {
-    begin_group (w, NULL, '{');
-    put_number (w, "offset", (uint64_t) get_le32 (p + COMMIT_STALE + 4 * i)
-                * STORE_BLOCK);
-    end_group (w, '}');
+    lines_begin (w, NULL, '{');
+    lines_number (w, "offset", (uint64_t) get_le32 (p + COMMIT_STALE + 4 * i)
+                  * STORE_BLOCK);
+    lines_end (w, '}');
   }
-  end_group (w, ']');
+  lines_end (w, ']');
   put_reserved (w, p, COMMIT_NR_STALE + 4, COMMIT_STALE);
   put_reserved (w, p, COMMIT_STALE + 4 * STORE_STALE_MAX, COMMIT_CRC);
 }
 
 /* Fields are shown where the magic says that they are ours. */
 static void
-put_blocks (struct writer *w, const char *name, const struct block b[2],
-            void (*put_fields) (struct writer *w, const uint8_t *bytes))
+put_blocks (struct lines *w, const char *name, const struct block b[2],
+            void (*put_fields) (struct lines *w, const uint8_t *bytes))
 {
-  begin_group (w, name, '{');
+  lines_begin (w, name, '{');
   for (unsigned copy = 0; copy < 2; copy++) {
-    begin_group (w, copy == 0 ? "first" : "second", '{');
-    put_number (w, "offset", b[copy].offset);
+    lines_begin (w, copy == 0 ? "first" : "second", '{');
+    lines_number (w, "offset", b[copy].offset);
     if (b[copy].wrong)
-      put_problem (w, b[copy].wrong);
+      lines_problem (w, b[copy].wrong);
     if (b[copy].is_ours)
       put_fields (w, b[copy].bytes);
-    end_group (w, '}');
+    lines_end (w, '}');
   }
-  end_group (w, '}');
+  lines_end (w, '}');
 }
 
 static void
@@ -558,16 +344,16 @@ get_remarks (const struct dump *d, const struct store_entry *e,
   uint64_t nr_sectors = div_round_up (d->super.backing_bytes,
                                       d->super.sector_bytes);
 
-  clear (ret);
+  line_clear (ret);
   if (is_claim && e->lba.n >= nr_sectors)
-    append (ret, "behind the end of the disk");
+    line_append (ret, "behind the end of the disk");
   else if (!is_claim && e->lba.n != 0)
-    append (ret, "has a sector");
+    line_append (ret, "has a sector");
   else if (e->state != ENTRY_REMAPPED && e->data_crc != 0)
-    append (ret, "has a checksum of data");
+    line_append (ret, "has a checksum of data");
   else if (is_claim && d->durable_seq != UINT64_MAX &&
            e->seq > d->durable_seq)
-    append (ret, "not yet durable");
+    line_append (ret, "not yet durable");
 }
 
 /* A good entry, in the middle of a line. */
@@ -577,16 +363,16 @@ append_entry (struct dump *d, struct line *line, const struct store_entry *e)
   bool json = d->w.json;
   struct line remarks;
 
-  append (line, json ? "\"state\": \"%s\", \"lba\": %" PRIu64 ", \"seq\": %"
-          PRIu64 ", \"cause\": \"%s\", \"time\": "
-          : "%s, sector %" PRIu64 ", seq %" PRIu64 ", %s, ",
-          state_names[e->state], e->lba.n, e->seq, cause_names[e->cause]);
-  append_time (line, e->time_s, json);
-  append (line, json ? ", \"data_crc\": %" PRIu32 : ", data CRC %#010" PRIx32,
-          e->data_crc);
+  line_append (line, json ? "\"state\": \"%s\", \"lba\": %" PRIu64
+               ", \"seq\": %" PRIu64 ", \"cause\": \"%s\", \"time\": "
+               : "%s, sector %" PRIu64 ", seq %" PRIu64 ", %s, ",
+               state_names[e->state], e->lba.n, e->seq, cause_names[e->cause]);
+  line_append_time (line, e->time_s, json);
+  line_append (line, json ? ", \"data_crc\": %" PRIu32
+               : ", data CRC %#010" PRIx32, e->data_crc);
   get_remarks (d, e, &remarks);
   if (remarks.nr_bytes > 0)
-    append (line, json ? ", \"remark\": \"%s\"" : " (%s)", remarks.text);
+    line_append (line, json ? ", \"remark\": \"%s\"" : " (%s)", remarks.text);
 }
 
 /* e NULL: a slot that was never used. */
@@ -594,42 +380,43 @@ static void
 append_copy (struct dump *d, struct line *line, unsigned copy,
              const char *wrong, const struct store_entry *e)
 {
-  append (line, d->w.json ? ", \"%s\": {" : "%s: ",
-          copy == 0 ? "first" : d->w.json ? "second" : "; second");
+  line_append (line, d->w.json ? ", \"%s\": {" : "%s: ",
+               copy == 0 ? "first" : d->w.json ? "second" : "; second");
   if (wrong)
-    append (line, d->w.json ? "\"problem\": \"%s\"" : "PROBLEM: %s", wrong);
+    line_append (line, d->w.json ? "\"problem\": \"%s\"" : "PROBLEM: %s",
+                 wrong);
   else if (e == NULL)
-    append (line, d->w.json ? "\"state\": \"free\"" : "free");
+    line_append (line, d->w.json ? "\"state\": \"free\"" : "free");
   else
     append_entry (d, line, e);
   if (d->w.json)
-    append (line, "}");
+    line_append (line, "}");
 }
 
 static void
 put_entry (struct dump *d, uint64_t slot, const struct copies *c)
 {
-  struct line *line = begin_line (&d->w);
+  struct line *line = lines_new (&d->w);
   bool json = d->w.json;
 
-  append (line, json ? "{\"slot\": %" PRIu64 : "slot %" PRIu64 ": ", slot);
+  line_append (line, json ? "{\"slot\": %" PRIu64 : "slot %" PRIu64 ": ", slot);
   if (c->are_alike) {
-    append (line, json ? ", " : "");
+    line_append (line, json ? ", " : "");
     append_entry (d, line, &c->e[0]);
   }
   else {
-    append (line, json ? "" : "COPIES DIFFER: ");
+    line_append (line, json ? "" : "COPIES DIFFER: ");
     append_copy (d, line, 0, c->wrong[0], &c->e[0]);
     append_copy (d, line, 1, c->wrong[1], &c->e[1]);
   }
-  append (line, json ? "}" : "");
-  end_line (&d->w);
+  line_append (line, json ? "}" : "");
+  lines_done (&d->w);
 }
 
 static void
 end_stretch (struct walk *k)
 {
-  struct line *line = begin_line (&k->d->w);
+  struct line *line = lines_new (&k->d->w);
   bool json = k->d->w.json;
   uint64_t first = k->stretch_first, nr = k->nr_stretch;
 
@@ -637,15 +424,17 @@ end_stretch (struct walk *k)
   if (nr == 0 || !k->prints)
     return;
   if (json)
-    append (line, "{\"slot\": %" PRIu64 ", \"count\": %" PRIu64, first, nr);
+    line_append (line, "{\"slot\": %" PRIu64 ", \"count\": %" PRIu64, first,
+                 nr);
   else if (nr == 1)
-    append (line, "slot %" PRIu64 ": ", first);
+    line_append (line, "slot %" PRIu64 ": ", first);
   else
-    append (line, "slots %" PRIu64 "-%" PRIu64 ": ", first, first + nr - 1);
+    line_append (line, "slots %" PRIu64 "-%" PRIu64 ": ", first,
+                 first + nr - 1);
   append_copy (k->d, line, 0, k->stretch_wrong[0], NULL);
   append_copy (k->d, line, 1, k->stretch_wrong[1], NULL);
-  append (line, json ? "}" : "");
-  end_line (&k->d->w);
+  line_append (line, json ? "}" : "");
+  lines_done (&k->d->w);
 }
 
 static void
@@ -766,14 +555,14 @@ walk_entries (struct walk *k)
 }
 
 static void
-put_counts (struct writer *w, const struct walk *k)
+put_counts (struct lines *w, const struct walk *k)
 {
-  begin_group (w, "counts", '{');
+  lines_begin (w, "counts", '{');
   for (unsigned state = ENTRY_FREE; state <= ENTRY_BAD_SLOT; state++)
-    put_number (w, state_names[state], k->nr[state]);
-  put_number (w, "damaged_in_both_copies", k->nr_damaged);
-  put_number (w, "copies_differ", k->nr_differ);
-  end_group (w, '}');
+    lines_number (w, state_names[state], k->nr[state]);
+  lines_number (w, "damaged_in_both_copies", k->nr_damaged);
+  lines_number (w, "copies_differ", k->nr_differ);
+  lines_end (w, '}');
 }
 
 static int
@@ -786,10 +575,10 @@ dump_entries (struct dump *d)
   k->d = d;
   walk_entries (k);
   put_counts (&d->w, k);
-  begin_group (&d->w, "entries", '[');
+  lines_begin (&d->w, "entries", '[');
   k->prints = true;
   walk_entries (k);
-  end_group (&d->w, ']');
+  lines_end (&d->w, ']');
   return 0;
 }
 
@@ -811,16 +600,16 @@ put_head (struct dump *d)
 {
   bool is_block = d->dev->info.kind == DEV_BLOCK;
 
-  put_text (&d->w, "remap_version", PACKAGE_VERSION);
-  put_text (&d->w, "store", d->path);
-  put_text (&d->w, "kind", is_block ? "block_device" : "file");
-  put_number (&d->w, "size", d->dev->info.size_bytes);
+  lines_text (&d->w, "remap_version", PACKAGE_VERSION);
+  lines_text (&d->w, "store", d->path);
+  lines_text (&d->w, "kind", is_block ? "block_device" : "file");
+  lines_number (&d->w, "size", d->dev->info.size_bytes);
   if (is_block)
-    put_text (&d->w, "note", "if a server has it, it may be changing");
+    lines_text (&d->w, "note", "if a server has it, it may be changing");
   else
-    put_bool (&d->w, "in_use", is_locked (d->dev));
+    lines_bool (&d->w, "in_use", is_locked (d->dev));
   if (!is_block && is_locked (d->dev))
-    put_text (&d->w, "note", "a server has it, so it may be changing");
+    lines_text (&d->w, "note", "a server has it, so it may be changing");
 }
 
 static int
@@ -831,23 +620,23 @@ dump_all (struct dump *d)
   read_supers (d);
   if (!may_be_store (d))
     return set_error (EEXIST, "%s is no store", d->path);
-  begin_group (&d->w, NULL, '{');
+  lines_begin (&d->w, NULL, '{');
   put_head (d);
   put_blocks (&d->w, "superblock", d->supers, put_super_fields);
   copy = choose_super (d);
   if (copy == -1) {
-    put_problem (&d->w, "no superblock says where the rest is");
-    end_group (&d->w, '}');
+    lines_problem (&d->w, "no superblock says where the rest is");
+    lines_end (&d->w, '}');
     return 0;
   }
-  put_text (&d->w, "where_all_is", copy == 0 ? "by the first superblock"
-            : "by the second superblock");
+  lines_text (&d->w, "where_all_is", copy == 0 ? "by the first superblock"
+              : "by the second superblock");
   read_commit (d, 0, COMMIT_A_OFFSET);
   read_commit (d, 1, d->super.store_bytes - STORE_TAIL_BYTES);
   put_blocks (&d->w, "commit_sector", d->commits, put_commit_fields);
   if (dump_entries (d) == -1)
     return -1;
-  end_group (&d->w, '}');
+  lines_end (&d->w, '}');
   return 0;
 }
 
@@ -859,7 +648,7 @@ store_dump (const char *path, bool json, store_dump_fn *fn, void *opaque)
 
   if (d == NULL)
     return set_error (ENOMEM, "no memory to dump store %s", path);
-  d->w = (struct writer) { .json = json, .fn = fn, .opaque = opaque };
+  d->w = (struct lines) { .json = json, .fn = fn, .opaque = opaque };
   d->path = path;
   d->durable_seq = UINT64_MAX;
   d->dev = dev_file_open (path, DEV_DIRECT_OFF,
@@ -867,7 +656,7 @@ store_dump (const char *path, bool json, store_dump_fn *fn, void *opaque)
   if (d->dev == NULL)
     return -1;
   r = dump_all (d);
-  put_kept (&d->w, "");
+  lines_put_kept (&d->w, "");
   dev_close (d->dev);
   return r;
 }

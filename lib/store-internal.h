@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* store-internal: the store's fields, for store.c (which serves), store-open.c
- * (which makes and repairs) and store-rewrite.c (which copes with failed
- * flushes).
+/* store-internal: the store's fields, for store.c (which serves), store-write.c
+ * (which writes metadata), store-open.c (which makes and repairs),
+ * store-backing.c (which looks whose it is) and store-rewrite.c (which copes
+ * with failed flushes).
  */
 #ifndef REMAP_STORE_INTERNAL_H
 #define REMAP_STORE_INTERNAL_H
@@ -145,6 +146,22 @@ extern int store_repair (struct dev *dev, const char *path,
  * store-open.c.
  */
 extern void store_explain_busy (const char *path);
+
+/* store-backing.c.
+ *
+ * What the superblock says of the backing; do two of them say the same?
+ */
+extern void store_describe_backing (struct store_super *super,
+                                    const struct identity *backing);
+extern bool store_is_described_alike (const struct store_super *a,
+                                      const struct store_super *b);
+
+/* Is this the store of the disk, as the options will have it?  May a new one be
+ * made for it?  Both tell the log what is overruled.  Errors: ESTALE, EINVAL.
+ */
+extern int store_check_backing (const struct store_image *image,
+                                const struct store_options *o);
+extern int store_check_may_make (const struct store_options *o);
 
 /* Free the memory and the dev. */
 extern void store_destroy (struct store *s);

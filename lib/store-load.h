@@ -19,6 +19,7 @@
 #include "dev.h"
 #include "sector.h"
 #include "store-codec.h"
+#include "store-slots.h"
 
 /* remap.h shows the same numbers. */
 enum store_damage {
@@ -77,26 +78,5 @@ extern unsigned store_owner (const char *path);
 
 /* The UUID of the store at path, served or not.  Takes no lock. */
 extern int store_uuid (const char *path, uint8_t ret[STORE_UUID_BYTES]);
-
-/* The section of a slot. */
-extern const struct store_section *
-store_section_of (const struct store_super *super, spare_t slot);
-
-/* Where a slot's entry (copy 0 or 1) and its data are, in bytes. */
-extern uint64_t store_entry_at (const struct store_super *super, spare_t slot,
-                                unsigned copy);
-extern uint64_t store_data_at (const struct store_super *super, spare_t slot);
-
-/* How many of the slots first .. first + nr - 1 lie in one section. */
-extern uint32_t store_in_section (const struct store_super *super,
-                                  spare_t first, uint32_t nr);
-
-/* Read the data of sectors lba ... from their slots and prove it by their
- * entries; one good copy of an entry is enough.
- * Errors: EILSEQ a slot does not hold its sector; others of dev.
- */
-extern int store_read_slots (struct dev *dev, const char *path,
-                             const struct store_super *super, spare_t first,
-                             lba_t lba, uint32_t nr, void *buf);
 
 #endif /* REMAP_STORE_LOAD_H */

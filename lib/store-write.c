@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* store-write: write what a store has of metadata: entries, superblocks and
+ * commit sectors, each in two copies.
+ *
+ * Invariants: S4 (store.h): a copy that could not be written joins the stale
+ *             blocks, and its other copy has been written.
+ * Locking:    the commit mutex, for all of it, but while the store is opened.
+ */
+#include <config.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "checked.h"
+#include "error.h"
+#include "store-internal.h"
+
+/* Copy one block; where it cannot be written it is stale from now on. */
+static int
+copy_block (struct store *s, uint64_t from, uint64_t to, void *block)
+{
+  if (store_has_bad_block (s, to, STORE_BLOCK))
+    return 0;
+  if (dev_pread (s->dev, block, STORE_BLOCK, from, DEV_BUFFERED) == -1)
+    return -1;
+  if (dev_pwrite (s->dev, block, STORE_BLOCK, to, 0) == 0)
+    return 0;
+  return dev_error_is_medium (errno) ? store_note_bad_block (s, to) : -1;
+}
+
+/* A block that cannot be read cannot be changed in part, by the page cache as
+ * little as by the disk; written as a whole it may well be good again.
+ */
+int
+store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
+                   uint64_t nr_bytes)
+{
+  uint64_t end = round_up (to + nr_bytes, STORE_BLOCK);
+  void *block;
+  int r = 0, err;
+
+  if (posix_memalign (&block, STORE_BLOCK, STORE_BLOCK) != 0)
+    return set_error (ENOMEM, "no memory to mend store %s", s->path);
+  from = round_down (from, STORE_BLOCK);
+  to = round_down (to, STORE_BLOCK);
+  for (; r == 0 && to < end; from += STORE_BLOCK, to += STORE_BLOCK)
+    r = copy_block (s, from, to, block);
+  err = errno;
+  free (block);
+  errno = err;
+  return r;
+}
+
+/* Write a copy, but for the blocks that are known to be bad. */
+static int
+write_copy (struct store *s, const uint8_t *buf, size_t nr_bytes,
+            uint64_t offset)
+{
+  if (!store_has_bad_block (s, offset, nr_bytes))
+    return dev_pwrite (s->dev, buf, nr_bytes, offset, DEV_BUFFERED);
+  while (nr_bytes > 0) {
+    size_t n = MIN (nr_bytes, STORE_BLOCK - offset % STORE_BLOCK);
+
+    if (!store_has_bad_block (s, offset, n) &&
+        dev_pwrite (s->dev, buf, n, offset, DEV_BUFFERED) == -1)
+      return -1;
+    buf += n;
+    nr_bytes -= n;
+    offset += n;
+  }
+  return 0;
+}
+
+/* Is there a block of which neither copy can be written? */
+static bool
+is_bad_in_both (const struct store *s, size_t nr_bytes,
+                const uint64_t offset[2])
+{
+  uint64_t skip = offset[0] % STORE_BLOCK;
+
+  for (uint64_t at = 0; at < skip + nr_bytes; at += STORE_BLOCK)
+    if (store_has_bad_block (s, offset[0] - skip + at, STORE_BLOCK) &&
+        store_has_bad_block (s, offset[1] - skip + at, STORE_BLOCK))
+      return true;
+  return false;
+}
+
+/* Write the same bytes to the places of both copies, which lie alike in their
+ * blocks.  Where one of them is bad, the other has to do: it is noted that the
+ * bad one is stale.
+ */
+static int
+write_copies (struct store *s, const void *buf, size_t nr_bytes,
+              const uint64_t offset[2])
+{
+  unsigned nr_failed = 0, bad = 0;
+  int err = 0;
+
+  for (unsigned copy = 0; copy < 2; copy++)     /* S4 */
+    if (write_copy (s, buf, nr_bytes, offset[copy]) == -1) {
+      err = errno;
+      bad = copy;
+      nr_failed++;
+      if (!dev_error_is_medium (err))
+        return -1;
+    }
+  if (nr_failed == 1 &&
+      store_copy_blocks (s, offset[!bad], offset[bad], nr_bytes) == -1)
+    return -1;
+  if (nr_failed < 2 && !is_bad_in_both (s, nr_bytes, offset))
+    return 0;
+  return set_error (EIO, "store %s: neither copy of its table can be written "
+                    "at %llu and %llu", s->path,
+                    (unsigned long long) offset[0],
+                    (unsigned long long) offset[1]);
+}
+
+static int
+write_entries_in_section (struct store *s, spare_t first, uint32_t nr,
+                          const struct store_entry *e)
+{
+  uint64_t begin = store_entry_at (&s->super, first, 0), span_bytes;
+  uint8_t buf[STORE_SPAN_MAX];
+
+  assert (nr > 0 && nr <= STORE_RECORD_MAX);
+  span_bytes = store_entry_at (&s->super, (spare_t) { first.n + nr - 1 }, 0)
+    + ENTRY_BYTES - begin;
+  memset (buf, 0, span_bytes);
+  for (uint32_t i = 0; i < nr; i++) {
+    spare_t slot = { first.n + i };
+
+    store_entry_encode (&e[i], s->super.uuid, slot,
+                        buf + (store_entry_at (&s->super, slot, 0) - begin));
+  }
+  store_note_unflushed (s, first, nr, e);
+  return write_copies (s, buf, span_bytes, (const uint64_t []) {
+                         begin, store_entry_at (&s->super, first, 1) });
+}
+
+int
+store_write_entries (struct store *s, spare_t first, uint32_t nr,
+                     const struct store_entry *e)
+{
+  while (nr > 0) {
+    uint32_t n = store_in_section (&s->super, first,
+                                   MIN (nr, (uint32_t) STORE_RECORD_MAX));
+
+    if (write_entries_in_section (s, first, n, e) == -1)
+      return -1;
+    first.n += n;
+    e += n;
+    nr -= n;
+  }
+  return 0;
+}
+
+int
+store_write_entry_copy (struct store *s, spare_t slot, unsigned copy,
+                        const struct store_entry *e)
+{
+  uint8_t bytes[ENTRY_BYTES];
+
+  store_entry_encode (e, s->super.uuid, slot, bytes);
+  store_note_unflushed (s, slot, 1, e);
+  return dev_pwrite (s->dev, bytes, sizeof bytes,
+                     store_entry_at (&s->super, slot, copy), DEV_BUFFERED);
+}
+
+int
+store_flush_dev (struct store *s)
+{
+  return dev_flush (s->dev) == 0 ? 0 : store_write_again (s);
+}
+
+static uint64_t
+super_at (const struct store *s, unsigned copy)
+{
+  return copy == 0 ? 0 : s->super.store_bytes - STORE_BLOCK;
+}
+
+/* Not through the page cache, so that a bad place shows at once. */
+static int
+write_super_copy (struct store *s, unsigned copy)
+{
+  uint64_t offset = super_at (s, copy);
+  uint8_t block[STORE_BLOCK];
+
+  store_super_encode (&s->super, copy, block);
+  if (dev_pwrite (s->dev, block, sizeof block, offset, 0) == -1)
+    return -1;
+  if (dev_flush (s->dev) == 0)
+    return 0;
+  /* That may have lost it; nobody else writes it again. */
+  if (store_write_again (s) == -1 ||
+      dev_pwrite (s->dev, block, sizeof block, offset, 0) == -1)
+    return -1;
+  return dev_flush (s->dev);
+}
+
+int
+store_write_super (struct store *s, unsigned first_copy)
+{
+  int r[2], err;
+
+  s->super.generation++;
+  r[first_copy] = write_super_copy (s, first_copy);
+  err = errno;
+  if (r[first_copy] == -1 && !dev_error_is_medium (err))
+    return -1;
+  r[!first_copy] = write_super_copy (s, !first_copy);
+  if (r[!first_copy] == -1) {
+    /* The first one has done it all. */
+    if (r[first_copy] == -1 || !dev_error_is_medium (errno))
+      return -1;
+    err = errno;
+  }
+  for (unsigned copy = 0; copy < 2; copy++)
+    if (r[copy] == 0)
+      store_forget_bad_block (s, super_at (s, copy));
+    else if (store_note_bad_block (s, super_at (s, copy)) == -1 ||
+             store_write_commit (s) == -1 || store_flush_dev (s) == -1)
+      return -1;
+  return 0;
+}
+
+int
+store_write_commit (struct store *s)
+{
+  uint8_t sector[COMMIT_BYTES];
+
+  s->commit_record.time_s = (uint64_t) time (NULL);
+  s->commit_record.count++;
+  store_commit_encode (&s->commit_record, sector);
+  return write_copies (s, sector, sizeof sector, (const uint64_t []) {
+                         COMMIT_A_OFFSET,
+                         s->super.store_bytes - STORE_TAIL_BYTES });
+}
+
+int
+store_make_ready (struct store *s, uint64_t nr_ready)
+{
+  const uint64_t before = s->super.nr_ready;
+  struct store_entry e[STORE_RECORD_MAX];
+
+  for (size_t i = 0; i < STORE_RECORD_MAX; i++)
+    e[i] = (struct store_entry) { .state = ENTRY_FREE };
+  for (uint64_t slot = before; slot < nr_ready; slot += STORE_RECORD_MAX)
+    if (store_write_entries (s, (spare_t) { (uint32_t) slot },
+                             (uint32_t) MIN (nr_ready - slot,
+                                             (uint64_t) STORE_RECORD_MAX),
+                             e) == -1)
+      return -1;
+  /* A slot counts as ready only when its entry is durable: so an entry that
+   * is not there is damage, and not one that was never written.
+   */
+  if (store_flush_dev (s) == -1)
+    return -1;
+  store_flushed_until (s, store_unflushed_end (s));
+  s->super.nr_ready = nr_ready;
+  if (store_write_super (s, 1) == 0)
+    return 0;
+  s->super.nr_ready = before;
+  return -1;
+}
+
