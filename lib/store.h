@@ -8,7 +8,8 @@
  *                before a flush has made that record durable.
  *             S3 `durable` on disk is never above what a flush has made so.
  *             S4 Both copies of all that was recorded are written before the
- *                record counts as made.
+ *                record counts as made; where one of them cannot be, its block
+ *                is noted as stale before a flush is answered.
  *             S5 After a failed flush all that it covered is written again; if
  *                that cannot be done, every later one fails, until the store
  *                is opened again: it may be gone for ever.
