@@ -146,18 +146,38 @@ choose_super (struct loader *l, struct super_copy c[2])
  * one is a damaged superblock, and not where there is none: a large file that
  * is no store shall be refused at once.
  */
-static void
-find_second_super (struct loader *l, uint64_t offset, struct super_copy *ret)
+#define SEARCH_BYTES (UINT64_C (1) << 20)       /* at a time */
+
+static bool
+is_second_super (struct loader *l, uint64_t offset, struct super_copy *ret)
 {
   struct super_copy c;
 
+  read_super (l, 1, offset, &c);
+  if (c.wrong || c.super.store_bytes != offset + STORE_BLOCK)
+    return false;
+  *ret = c;
+  return true;
+}
+
+static void
+find_second_super (struct loader *l, uint64_t offset, struct super_copy *ret)
+{
+  CLEANUP_FREE void *memory = NULL;
+  uint8_t *bytes;
+
+  if (posix_memalign (&memory, STORE_BLOCK, SEARCH_BYTES) != 0)
+    return;
+  bytes = memory;
   while (offset > STORE_HEAD_BYTES) {
-    offset -= STORE_BLOCK;
-    read_super (l, 1, offset, &c);
-    if (!c.wrong && c.super.store_bytes == offset + STORE_BLOCK) {
-      *ret = c;
-      return;
-    }
+    uint64_t n = MIN (offset - STORE_HEAD_BYTES, SEARCH_BYTES);
+    bool is_read = dev_pread (l->dev, bytes, n, offset - n, 0) == 0;
+
+    for (offset -= n; n > 0; n -= STORE_BLOCK)
+      if ((!is_read || memcmp (bytes + n - STORE_BLOCK, STORE_MAGIC,
+                               STORE_MAGIC_BYTES) == 0) &&
+          is_second_super (l, offset + n - STORE_BLOCK, ret))
+        return;
   }
 }
 
