@@ -362,8 +362,10 @@ open_parts (struct remap_disk *d, const struct remap_options *o)
   d->physical_bytes = status.physical_bytes;
   d->worker = worker_new ((d->info.size_bytes + d->sector_bytes - 1)
                           / d->sector_bytes, d->control ? &guest : NULL);
-  if (d->worker == NULL)
+  if (d->worker == NULL) {
+    remove_created (store, created);
     return -1;
+  }
   if (mark_disk (d, created) == -1) {
     remove_created (store, created);
     return -1;

@@ -27,6 +27,7 @@ struct pending {
 
 struct unflushed_entry {
   spare_t slot;
+  bool is_new;                  /* with its data; else a copy was repaired */
   struct store_entry entry;
 };
 
@@ -87,11 +88,10 @@ extern int store_write_entries (struct store *s, spare_t first, uint32_t nr,
 extern int store_write_entry_copy (struct store *s, spare_t slot,
                                    unsigned copy, const struct store_entry *e);
 
-/* Mend the blocks that hold the nr_bytes at `to`, from where their other copy
- * stands; both lie alike in their blocks.  What cannot be written is noted.
+/* Mend the block around `to`, from that around `from`, its other copy; where
+ * that cannot be done, it is noted.
  */
-extern int store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
-                              uint64_t nr_bytes);
+extern int store_mend_block (struct store *s, uint64_t from, uint64_t to);
 
 /* Write both copies of the superblock, one durable before the other begins.
  * Where one is damaged it must be the first; else the second, because growing
@@ -114,14 +114,16 @@ extern int store_make_ready (struct store *s, uint64_t nr_ready);
  * there are durable.
  */
 extern void store_note_unflushed (struct store *s, spare_t first, uint32_t nr,
-                                  const struct store_entry *e);
+                                  const struct store_entry *e, bool is_new);
 extern uint64_t store_unflushed_end (const struct store *s);
 extern void store_flushed_until (struct store *s, uint64_t end);
 
 /* A block cannot be written (or can be again): it is stale, which the next
- * commit sector says.  -1: there are too many.
+ * commit sector says.  `other` is its other copy, which has been written: never
+ * are both of them stale.  -1 (EOVERFLOW): there are too many.
  */
-extern int store_note_bad_block (struct store *s, uint64_t offset);
+extern int store_note_bad_block (struct store *s, uint64_t offset,
+                                 uint64_t other);
 extern void store_forget_bad_block (struct store *s, uint64_t offset);
 
 /* All copies have been repaired, durably, but for what was noted meanwhile. */

@@ -181,27 +181,19 @@ write_fix_copy (struct store *s, const struct store_fix *fix, unsigned copy,
     return 0;
   if (!whole_blocks || !dev_error_is_medium (errno))
     return -1;
-  return store_copy_blocks (s, store_entry_at (&s->super, fix->slot, !copy),
-                            store_entry_at (&s->super, fix->slot, copy),
-                            ENTRY_BYTES);
+  return store_mend_block (s, store_entry_at (&s->super, fix->slot, !copy),
+                           store_entry_at (&s->super, fix->slot, copy));
 }
 
-/* One good copy is enough: the other one then cannot be had. */
 static int
 write_fix (struct store *s, const struct store_fix *fix, bool whole_blocks)
 {
-  unsigned nr_failed = 0;
+  int r = 0;
 
   for (unsigned copy = 0; copy < 2; copy++)
-    if (fix->copy[copy] &&
-        write_fix_copy (s, fix, copy, whole_blocks) == -1) {
-      if (!whole_blocks || !dev_error_is_medium (errno) || ++nr_failed == 2)
-        return -1;
-      log_limited (LEVEL_WARNING, "store %s: a copy of the entry of slot %u "
-                   "cannot be repaired (%s): it has only one", s->path,
-                   fix->slot.n, errno_text (errno));
-    }
-  return 0;
+    if (fix->copy[copy] && write_fix_copy (s, fix, copy, whole_blocks) == -1)
+      r = -1;
+  return r;
 }
 
 /* Write what the load found to be missing in one copy, or void. */
@@ -317,10 +309,13 @@ forget_old_supers (struct store *s)
                    DEV_BUFFERED) == -1 ||
         store_super_decode (block, 1, &old) || old.store_bytes != end)
       continue;
-    if (dev_pwrite (s->dev, zeroes, sizeof zeroes, end - STORE_BLOCK,
-                    DEV_BUFFERED) == -1)
+    if (dev_pwrite (s->dev, zeroes, sizeof zeroes, end - STORE_BLOCK, 0) == 0)
+      is_changed = true;
+    else if (dev_error_is_medium (errno))
+      log_message (LEVEL_WARNING, "%s: an old superblock stays there",
+                   last_error_text ());
+    else
       return -1;
-    is_changed = true;
   }
   return is_changed ? store_flush_dev (s) : 0;
 }

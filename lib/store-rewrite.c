@@ -60,7 +60,7 @@ make_room_for (struct unflushed *u, size_t nr)
 
 void
 store_note_unflushed (struct store *s, spare_t first, uint32_t nr,
-                      const struct store_entry *e)
+                      const struct store_entry *e, bool is_new)
 {
   struct unflushed *u = &s->unflushed;
 
@@ -71,7 +71,7 @@ store_note_unflushed (struct store *s, spare_t first, uint32_t nr,
   }
   for (uint32_t i = 0; i < nr; i++)
     u->entries[u->nr++] = (struct unflushed_entry) {
-      .slot = { first.n + i }, .entry = e[i],
+      .slot = { first.n + i }, .is_new = is_new, .entry = e[i],
     };
 }
 
@@ -123,21 +123,26 @@ store_has_bad_block (const struct store *s, uint64_t offset, uint64_t nr_bytes)
 }
 
 int
-store_note_bad_block (struct store *s, uint64_t offset)
+store_note_bad_block (struct store *s, uint64_t offset, uint64_t other)
 {
   struct store_commit *c = &s->commit_record;
   struct bad_blocks *b = &s->bad_blocks;
-  bool is_stale = store_commit_has_stale (c, offset);
+  /* The other one is on the list while a start repairs it: it has all that
+   * counts, but not yet durably.  store_renew_stale comes when it has.
+   */
+  bool is_listed = store_commit_has_stale (c, offset) ||
+    store_commit_has_stale (c, other);
 
   offset = round_down (offset, STORE_BLOCK);
   if (is_bad_block (s, offset))
     return 0;
+  assert (!is_bad_block (s, round_down (other, STORE_BLOCK)));
   if (b->nr == STORE_STALE_MAX || offset / STORE_BLOCK > UINT32_MAX ||
-      (!is_stale && c->nr_stale == STORE_STALE_MAX))
-    return set_error (EIO, "store %s: too many blocks of its table cannot be "
+      (!is_listed && c->nr_stale == STORE_STALE_MAX))
+    return set_error (EOVERFLOW, "store %s: too many blocks of its table cannot be "
                       "written", s->path);
   b->offsets[b->nr++] = offset;
-  if (!is_stale)
+  if (!is_listed)
     c->stale[c->nr_stale++] = (uint32_t) (offset / STORE_BLOCK);
   atomic_store (&s->has_new_stale, true);
   log_message (LEVEL_WARNING, "store %s: its block at %llu cannot be written: "
@@ -173,21 +178,24 @@ store_renew_stale (struct store *s)
 static int
 write_block_copies (struct store *s, const void *block, const uint64_t at[2])
 {
-  unsigned nr_written = 0;
+  bool is_written[2] = { false, false };
 
   for (unsigned copy = 0; copy < 2; copy++) {
     if (is_bad_block (s, at[copy]))
       continue;
-    if (dev_pwrite (s->dev, block, STORE_BLOCK, at[copy], 0) == 0)
-      nr_written++;
-    else if (!dev_error_is_medium (errno) ||
-             store_note_bad_block (s, at[copy]) == -1)
+    is_written[copy] = dev_pwrite (s->dev, block, STORE_BLOCK, at[copy],
+                                   0) == 0;
+    if (!is_written[copy] && !dev_error_is_medium (errno))
       return -1;
   }
-  if (nr_written == 0)
+  if (!is_written[0] && !is_written[1])
     return set_error (EIO, "store %s: neither the block at %llu nor the one at "
                       "%llu can be written", s->path,
                       (unsigned long long) at[0], (unsigned long long) at[1]);
+  for (unsigned copy = 0; copy < 2; copy++)
+    if (!is_written[copy] &&
+        store_note_bad_block (s, at[copy], at[!copy]) == -1)
+      return -1;
   return 0;
 }
 
@@ -198,9 +206,29 @@ struct table_block {
   uint64_t first_slot;
   unsigned nr_slots;
   uint64_t at[2];
-  bool is_read[2];
+  bool is_read[2][STORE_BLOCK / TABLE_SECTOR_BYTES];    /* its sectors */
   uint8_t *bytes[2];            /* STORE_BLOCK each */
 };
+
+/* What is stale is as good as unreadable. */
+static void
+read_copy (struct store *s, struct table_block *b, unsigned copy)
+{
+  bool is_stale = is_bad_block (s, b->at[copy]) ||
+    store_commit_has_stale (&s->commit_record, b->at[copy]);
+  bool is_read = !is_stale && dev_pread (s->dev, b->bytes[copy], STORE_BLOCK,
+                                         b->at[copy], 0) == 0;
+
+  for (unsigned i = 0; i < STORE_BLOCK / TABLE_SECTOR_BYTES; i++) {
+    uint8_t *sector = b->bytes[copy] + i * TABLE_SECTOR_BYTES;
+
+    b->is_read[copy][i] = is_read ||
+      (!is_stale && dev_pread (s->dev, sector, TABLE_SECTOR_BYTES,
+                               b->at[copy] + i * TABLE_SECTOR_BYTES, 0) == 0);
+    if (!b->is_read[copy][i])
+      memset (sector, 0, TABLE_SECTOR_BYTES);
+  }
+}
 
 static void
 read_block (struct store *s, spare_t slot, struct table_block *b)
@@ -214,12 +242,8 @@ read_block (struct store *s, spare_t slot, struct table_block *b)
                                 (uint64_t) ENTRIES_PER_BLOCK);
   b->at[0] = section->table_a + number * STORE_BLOCK;
   b->at[1] = section->table_b + number * STORE_BLOCK;
-  for (unsigned copy = 0; copy < 2; copy++) {
-    b->is_read[copy] = dev_pread (s->dev, b->bytes[copy], STORE_BLOCK,
-                                  b->at[copy], 0) == 0;
-    if (!b->is_read[copy])
-      memset (b->bytes[copy], 0, STORE_BLOCK);
-  }
+  for (unsigned copy = 0; copy < 2; copy++)
+    read_copy (s, b, copy);
 }
 
 /* The better of the two copies of an entry, -1: there is none. */
@@ -231,7 +255,7 @@ better_copy (const struct store *s, const struct table_block *b, unsigned i)
   int best = -1;
 
   for (int copy = 0; copy < 2; copy++)
-    if (b->is_read[copy] &&
+    if (b->is_read[copy][i / ENTRIES_PER_SECTOR] &&
         store_entry_decode (b->bytes[copy] + store_entry_offset (i),
                             s->super.uuid, slot, &e[copy]) == NULL &&
         (best == -1 || e[copy].seq > e[best].seq))
@@ -374,7 +398,7 @@ write_data (struct store *s, const struct unflushed_entry **sorted, size_t nr,
 
   for (size_t i = 0; i < nr; i++)
     if ((i + 1 == nr || sorted[i + 1]->slot.n != sorted[i]->slot.n) &&
-        sorted[i]->entry.state == ENTRY_REMAPPED)
+        sorted[i]->is_new && sorted[i]->entry.state == ENTRY_REMAPPED)
       sorted[nr_last++] = sorted[i];
   for (size_t i = 0; i < nr_last; i += n) {
     size_t end = i + store_in_section (&s->super, sorted[i]->slot,
@@ -408,6 +432,15 @@ write_all (struct store *s)
   return write_commit (s, buf);
 }
 
+/* What is in slots in hand, whose record is not made, may be lost as well. */
+static void
+note_suspects (struct store *s)
+{
+  LOCK_FOR_SCOPE (&s->map_lock);
+  if (s->nr_in_hand > 0)
+    atomic_store (&s->has_suspects, true);
+}
+
 /* The kernel may tell of the places that failed once more, so all is done up to
  * three times.
  */
@@ -419,14 +452,13 @@ store_write_again (struct store *s)
 
   if (s->unflushed.first > s->unflushed.nr_durable)
     return -1;                  /* too much to remember */
-  {
-    LOCK_FOR_SCOPE (&s->map_lock);
-    atomic_store (&s->has_suspects, s->nr_in_hand > 0);
-  }
+  note_suspects (s);
   for (unsigned i = 0; r == -1 && i < ATTEMPTS; i++) {
     if (write_all (s) == -1)
       return -1;
     r = dev_flush_again (s->dev);
+    if (r == -1)
+      note_suspects (s);
   }
   if (r == -1)
     return -1;

@@ -18,104 +18,120 @@
 #include "error.h"
 #include "store-internal.h"
 
-/* Copy one block; where it cannot be written it is stale from now on. */
-static int
-copy_block (struct store *s, uint64_t from, uint64_t to, void *block)
-{
-  if (store_has_bad_block (s, to, STORE_BLOCK))
-    return 0;
-  if (dev_pread (s->dev, block, STORE_BLOCK, from, DEV_BUFFERED) == -1)
-    return -1;
-  if (dev_pwrite (s->dev, block, STORE_BLOCK, to, 0) == 0)
-    return 0;
-  return dev_error_is_medium (errno) ? store_note_bad_block (s, to) : -1;
-}
-
 /* A block that cannot be read cannot be changed in part, by the page cache as
- * little as by the disk; written as a whole it may well be good again.
+ * little as by the disk; written as a whole it may well be good again.  `from` is
+ * the other copy, which has all that counts; where that cannot be had, or `to`
+ * not be written, `to` is stale from now on.
  */
 int
-store_copy_blocks (struct store *s, uint64_t from, uint64_t to,
-                   uint64_t nr_bytes)
+store_mend_block (struct store *s, uint64_t from, uint64_t to)
 {
-  uint64_t end = round_up (to + nr_bytes, STORE_BLOCK);
   void *block;
-  int r = 0, err;
+  int r, err;
 
-  if (posix_memalign (&block, STORE_BLOCK, STORE_BLOCK) != 0)
-    return set_error (ENOMEM, "no memory to mend store %s", s->path);
   from = round_down (from, STORE_BLOCK);
   to = round_down (to, STORE_BLOCK);
-  for (; r == 0 && to < end; from += STORE_BLOCK, to += STORE_BLOCK)
-    r = copy_block (s, from, to, block);
+  if (store_has_bad_block (s, to, STORE_BLOCK))
+    return 0;
+  if (store_has_bad_block (s, from, STORE_BLOCK))
+    return set_error (EIO, "store %s: neither of its blocks at %llu and %llu "
+                      "can be written", s->path, (unsigned long long) from,
+                      (unsigned long long) to);
+  if (posix_memalign (&block, STORE_BLOCK, STORE_BLOCK) != 0)
+    return set_error (ENOMEM, "no memory to mend store %s", s->path);
+  r = dev_pread (s->dev, block, STORE_BLOCK, from, DEV_BUFFERED);
+  if (r == 0)
+    r = dev_pwrite (s->dev, block, STORE_BLOCK, to, 0);
   err = errno;
   free (block);
   errno = err;
-  return r;
+  return r == -1 && dev_error_is_medium (err)
+    ? store_note_bad_block (s, to, from) : r;
 }
 
-/* Write a copy, but for the blocks that are known to be bad. */
-static int
-write_copy (struct store *s, const uint8_t *buf, size_t nr_bytes,
-            uint64_t offset)
-{
-  if (!store_has_bad_block (s, offset, nr_bytes))
-    return dev_pwrite (s->dev, buf, nr_bytes, offset, DEV_BUFFERED);
-  while (nr_bytes > 0) {
-    size_t n = MIN (nr_bytes, STORE_BLOCK - offset % STORE_BLOCK);
+/* A stretch that is to be written to both copies, which lie alike in their
+ * blocks.
+ */
+struct span {
+  const uint8_t *buf;
+  size_t nr_bytes;
+  uint64_t offset[2];
+  unsigned nr_blocks;
+};
+#define SPAN_BLOCKS_MAX (STORE_SPAN_MAX / STORE_BLOCK + 2)
 
-    if (!store_has_bad_block (s, offset, n) &&
-        dev_pwrite (s->dev, buf, n, offset, DEV_BUFFERED) == -1)
+/* The part of a span in its nth block. */
+static size_t
+part_of (const struct span *p, unsigned n, size_t *ret_begin)
+{
+  size_t skip = p->offset[0] % STORE_BLOCK;
+  size_t begin = n == 0 ? 0 : n * STORE_BLOCK - skip;
+  size_t end = MIN (p->nr_bytes, (n + 1) * STORE_BLOCK - skip);
+
+  *ret_begin = begin;
+  return end - begin;
+}
+
+/* Write a copy; which blocks could not be written?  -1: not the medium. */
+static int
+write_copy (struct store *s, const struct span *p, unsigned copy,
+            bool ret_failed[SPAN_BLOCKS_MAX])
+{
+  uint64_t offset = p->offset[copy];
+
+  memset (ret_failed, 0, SPAN_BLOCKS_MAX * sizeof *ret_failed);
+  if (!store_has_bad_block (s, offset, p->nr_bytes)) {
+    if (dev_pwrite (s->dev, p->buf, p->nr_bytes, offset, DEV_BUFFERED) == 0)
+      return 0;
+    if (!dev_error_is_medium (errno))
       return -1;
-    buf += n;
-    nr_bytes -= n;
-    offset += n;
+  }
+  for (unsigned n = 0; n < p->nr_blocks; n++) {
+    size_t begin, count = part_of (p, n, &begin);
+
+    ret_failed[n] = store_has_bad_block (s, offset + begin, count) ||
+      dev_pwrite (s->dev, p->buf + begin, count, offset + begin,
+                  DEV_BUFFERED) == -1;
+    if (ret_failed[n] && !store_has_bad_block (s, offset + begin, count) &&
+        !dev_error_is_medium (errno))
+      return -1;
   }
   return 0;
 }
 
-/* Is there a block of which neither copy can be written? */
-static bool
-is_bad_in_both (const struct store *s, size_t nr_bytes,
-                const uint64_t offset[2])
-{
-  uint64_t skip = offset[0] % STORE_BLOCK;
-
-  for (uint64_t at = 0; at < skip + nr_bytes; at += STORE_BLOCK)
-    if (store_has_bad_block (s, offset[0] - skip + at, STORE_BLOCK) &&
-        store_has_bad_block (s, offset[1] - skip + at, STORE_BLOCK))
-      return true;
-  return false;
-}
-
-/* Write the same bytes to the places of both copies, which lie alike in their
- * blocks.  Where one of them is bad, the other has to do: it is noted that the
- * bad one is stale.
+/* Write the same bytes to the places of both copies.  Where one of them is bad,
+ * the other has to do: it is noted that the bad one is stale.
  */
 static int
 write_copies (struct store *s, const void *buf, size_t nr_bytes,
               const uint64_t offset[2])
 {
-  unsigned nr_failed = 0, bad = 0;
-  int err = 0;
+  const uint64_t skip = offset[0] % STORE_BLOCK;
+  const struct span p = {
+    .buf = buf, .nr_bytes = nr_bytes, .offset = { offset[0], offset[1] },
+    .nr_blocks = (unsigned) div_round_up (skip + nr_bytes, STORE_BLOCK),
+  };
+  bool failed[2][SPAN_BLOCKS_MAX];
 
+  assert (p.nr_blocks <= SPAN_BLOCKS_MAX && offset[1] % STORE_BLOCK == skip);
   for (unsigned copy = 0; copy < 2; copy++)     /* S4 */
-    if (write_copy (s, buf, nr_bytes, offset[copy]) == -1) {
-      err = errno;
-      bad = copy;
-      nr_failed++;
-      if (!dev_error_is_medium (err))
-        return -1;
-    }
-  if (nr_failed == 1 &&
-      store_copy_blocks (s, offset[!bad], offset[bad], nr_bytes) == -1)
-    return -1;
-  if (nr_failed < 2 && !is_bad_in_both (s, nr_bytes, offset))
-    return 0;
-  return set_error (EIO, "store %s: neither copy of its table can be written "
-                    "at %llu and %llu", s->path,
-                    (unsigned long long) offset[0],
-                    (unsigned long long) offset[1]);
+    if (write_copy (s, &p, copy, failed[copy]) == -1)
+      return -1;
+  for (unsigned n = 0; n < p.nr_blocks; n++) {
+    uint64_t block[2] = {
+      offset[0] - skip + n * STORE_BLOCK, offset[1] - skip + n * STORE_BLOCK,
+    };
+    unsigned bad = failed[0][n] ? 0 : 1;
+
+    if (failed[0][n] && failed[1][n])
+      return set_error (EIO, "store %s: neither copy of its table can be "
+                        "written at %llu and %llu", s->path,
+                        (unsigned long long) block[0],
+                        (unsigned long long) block[1]);
+    if (failed[bad][n] && store_mend_block (s, block[!bad], block[bad]) == -1)
+      return -1;
+  }
+  return 0;
 }
 
 static int
@@ -135,7 +151,7 @@ write_entries_in_section (struct store *s, spare_t first, uint32_t nr,
     store_entry_encode (&e[i], s->super.uuid, slot,
                         buf + (store_entry_at (&s->super, slot, 0) - begin));
   }
-  store_note_unflushed (s, first, nr, e);
+  store_note_unflushed (s, first, nr, e, true);
   return write_copies (s, buf, span_bytes, (const uint64_t []) {
                          begin, store_entry_at (&s->super, first, 1) });
 }
@@ -164,7 +180,7 @@ store_write_entry_copy (struct store *s, spare_t slot, unsigned copy,
   uint8_t bytes[ENTRY_BYTES];
 
   store_entry_encode (e, s->super.uuid, slot, bytes);
-  store_note_unflushed (s, slot, 1, e);
+  store_note_unflushed (s, slot, 1, e, false);
   return dev_pwrite (s->dev, bytes, sizeof bytes,
                      store_entry_at (&s->super, slot, copy), DEV_BUFFERED);
 }
@@ -220,8 +236,11 @@ store_write_super (struct store *s, unsigned first_copy)
   for (unsigned copy = 0; copy < 2; copy++)
     if (r[copy] == 0)
       store_forget_bad_block (s, super_at (s, copy));
-    else if (store_note_bad_block (s, super_at (s, copy)) == -1 ||
-             store_write_commit (s) == -1 || store_flush_dev (s) == -1)
+  for (unsigned copy = 0; copy < 2; copy++)
+    if (r[copy] == -1 &&
+        (store_note_bad_block (s, super_at (s, copy),
+                               super_at (s, !copy)) == -1 ||
+         store_write_commit (s) == -1 || store_flush_dev (s) == -1))
       return -1;
   return 0;
 }
