@@ -7,8 +7,11 @@
 
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dev-fault.h"
 #include "error.h"
@@ -341,6 +344,252 @@ START_TEST (neighbours_of_a_bad_block)
 }
 END_TEST
 
+/* A record over two blocks, of which one is stale in the first copy, and the
+ * other cannot be written in the second: no good block is lost for a stale one.
+ */
+START_TEST (stale_copy_is_not_copied)
+{
+  begin ();
+  put (1, 100, 1);
+  flush ();
+  dev_fault_spoil (rig.store, TABLE_A / 512, 8, DEV_FAULT_BAD_WRITE, 0, 0);
+  put (10, 10, 2);
+  flush ();
+  dev_fault_spoil (rig.store, TABLE_B / 512 + 8, 8, DEV_FAULT_BAD_WRITE, 0, 0);
+  put (200, 60, 3);             /* slots 110 .. 169; a block has 144 */
+  flush ();
+  fault_rig_close (&rig);
+  open_rig ();
+  expect (1, 9, 1);
+  expect (10, 10, 2);
+  expect (20, 81, 1);
+  expect (200, 60, 3);
+  end ();
+}
+END_TEST
+
+/* Nor after a failed flush, when one sector of the good copy cannot be read. */
+START_TEST (stale_copy_is_not_put_together)
+{
+  begin ();
+  put (1, 30, 1);
+  flush ();
+  dev_fault_spoil (rig.store, TABLE_A / 512, 8, DEV_FAULT_BAD_WRITE, 0, 0);
+  put (10, 10, 2);
+  flush ();
+  dev_fault_mend (rig.store, TABLE_A / 512, 8);
+  put (60, 1, 3);
+  dev_fault_spoil (rig.store, TABLE_B / 512 + 7, 1, DEV_FAULT_BAD_READ, 0, 0);
+  fail_flushes (1, false);
+  (void) engine_flush (rig.engine);     /* there may be no way to mend that */
+  fault_rig_close (&rig);
+  dev_fault_mend (rig.store, TABLE_B / 512, 8);
+  open_rig ();
+  expect (1, 9, 1);
+  expect (10, 10, 2);
+  expect (20, 11, 1);
+  end ();
+}
+END_TEST
+
+/* Neither copy can be written: what they hold is not lost for that. */
+START_TEST (both_copies_are_not_stale)
+{
+  begin ();
+  put (1, 30, 1);
+  flush ();
+  dev_fault_spoil (rig.store, TABLE_A / 512, 8, DEV_FAULT_BAD_WRITE, 0, 0);
+  put (10, 10, 2);
+  flush ();
+  put (20, 1, 2);
+  dev_fault_spoil (rig.store, TABLE_B / 512, 8, DEV_FAULT_BAD_WRITE, 0, 0);
+  ck_assert_int_eq (fault_rig_write (&rig, 60, 10, 3, 0), -1);
+  (void) engine_flush (rig.engine);
+  fault_rig_close (&rig);
+  dev_fault_mend (rig.store, 0, dev_fault_size (rig.store) / 512);
+  open_rig ();
+  expect (1, 9, 1);
+  expect (10, 11, 2);
+  expect (21, 10, 1);
+  end ();
+}
+END_TEST
+
+/* A start repairs the stale copy, a flush fails, the other copy turns out bad,
+ * and the power is cut before all of that is noted.
+ */
+static int
+stop_in_repair (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  unsigned *state = opaque;
+
+  if (!is_done && call->kind == DEV_FAULT_PWRITE && call->offset == TABLE_A &&
+      *state == 0)
+    *state = 1;
+  if (is_done || call->kind != DEV_FAULT_FLUSH || *state == 0)
+    return 0;
+  if ((*state)++ == 1) {
+    dev_fault_spoil (rig.store, TABLE_B / 512, 8, DEV_FAULT_BAD_WRITE, 0, 0);
+    return EIO;
+  }
+  return *state == 3 ? 0 : ENODEV;
+}
+
+START_TEST (repair_is_stopped_between_the_copies)
+{
+  unsigned state = 0;
+
+  begin ();
+  put (1, 30, 1);
+  flush ();
+  make_stale (1);
+  fault_rig_close (&rig);
+  dev_fault_mend (rig.store, TABLE_A / 512, 8);
+  dev_fault_set_hook (rig.store, stop_in_repair, &state);
+  if (fault_rig_open (&rig) == 0)
+    fault_rig_kill (&rig);
+  ck_assert_uint_gt (state, 2);
+  dev_fault_set_hook (rig.store, NULL, NULL);
+  dev_fault_cut_power (rig.store, 0);
+  dev_fault_mend (rig.store, 0, dev_fault_size (rig.store) / 512);
+  open_rig ();
+  expect (1, 9, 1);
+  expect (10, 10, 2);
+  expect (200, 200, 1);
+  end ();
+}
+END_TEST
+
+/* What could not be repaired at a start stays stale. */
+START_TEST (stale_copy_stays_stale)
+{
+  const uint64_t block = 3 * STORE_BLOCK;
+
+  begin ();
+  put (0, 450, 1);
+  flush ();
+  dev_fault_spoil (rig.store, (TABLE_A + block) / 512, 8, DEV_FAULT_BAD_WRITE,
+                   0, 0);
+  put (450, 50, 1);
+  flush ();
+  fault_rig_close (&rig);
+  dev_fault_spoil (rig.store, TABLE_B / 512 + 31, 1, DEV_FAULT_BAD_READ, 0, 0);
+  open_rig ();
+  expect (450, 50, 1);
+  fault_rig_close (&rig);
+  lose_block (TABLE_B + block);
+  expect_refused ("is out of date");
+  end ();
+}
+END_TEST
+
+/* Repairs need no data: of a stale block all entries are written anew, also of
+ * slots that hold something else by now.
+ */
+static int
+fail_at_flush (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  unsigned *state = opaque;
+  bool is_table = call->kind == DEV_FAULT_PWRITE && call->offset >= TABLE_A &&
+    call->offset < TABLE_A + STORE_BLOCK;
+
+  if (is_done)
+    return 0;
+  if (is_table && !(call->flags & DEV_BUFFERED))
+    return EIO;
+  if (is_table)
+    *state = 1;
+  if (call->kind != DEV_FAULT_FLUSH || *state != 1)
+    return 0;
+  *state = 2;
+  return EIO;
+}
+
+START_TEST (repair_needs_no_data)
+{
+  uint8_t rubbish[512] = { 1 };
+  unsigned state = 0;
+
+  begin ();
+  dev_fault_set_hook (rig.store, fail_at_flush, &state);
+  put (1, 30, 1);
+  put (100, 140, 1);
+  flush ();
+  put (2, 1, 2);                /* slot 1 is free now; this one is in another
+                                   block of the table */
+  flush ();
+  fault_rig_close (&rig);
+  dev_fault_poke (rig.store, rubbish, sizeof rubbish,
+                  TABLE_A + TABLE_BYTES + 512);
+  for (unsigned i = 0; i < 2; i++) {
+    state = 0;
+    open_rig ();
+    expect (2, 1, 2);
+    expect (3, 28, 1);
+    fault_rig_close (&rig);
+  }
+  dev_fault_set_hook (rig.store, NULL, NULL);
+  end ();
+}
+END_TEST
+
+/* Data comes into a slot between two flushes that fail. */
+struct late {
+  unsigned nr_flushes;
+  bool has_begun;
+  _Atomic bool is_written;
+  pthread_t thread;
+};
+
+static void *
+write_late (void *unused)
+{
+  (void) unused;
+  put (100, 1, 7);
+  return NULL;
+}
+
+static int
+let_write_late (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  struct late *l = opaque;
+  bool is_data = call->kind == DEV_FAULT_PWRITE && call->count == 512 &&
+    !(call->flags & DEV_BUFFERED) && call->offset >= TABLE_A + TABLE_BYTES;
+
+  if (is_data && is_done && l->has_begun)
+    l->is_written = true;
+  if (l->nr_flushes == 1 && !l->has_begun && !is_done &&
+      call->kind == DEV_FAULT_PWRITE && call->offset == COMMIT_A_OFFSET) {
+    l->has_begun = true;
+    ck_assert_int_eq (pthread_create (&l->thread, NULL, write_late, NULL), 0);
+    while (!l->is_written)
+      usleep (1000);
+  }
+  return call->kind == DEV_FAULT_FLUSH && !is_done && ++l->nr_flushes <= 2
+    ? EIO : 0;
+}
+
+START_TEST (data_comes_between_failed_flushes)
+{
+  struct late late = { .nr_flushes = 0 };
+
+  begin ();
+  put (1, 30, 1);
+  flush ();
+  put (50, 1, 1);
+  dev_fault_set_hook (rig.store, let_write_late, &late);
+  flush ();
+  ck_assert (late.has_begun);
+  ck_assert_int_eq (pthread_join (late.thread, NULL), 0);
+  flush ();
+  dev_fault_set_hook (rig.store, NULL, NULL);
+  cut_power ();
+  expect (50, 1, 1);
+  expect (100, 1, 7);
+  end ();
+}
+END_TEST
+
 START_TEST (stale_superblock_is_not_believed)
 {
   begin_sized (6000, 6000);
@@ -612,6 +861,13 @@ main (void)
   tcase_add_loop_test (tc, stale_copy_is_not_believed, 0, 2);
   tcase_add_loop_test (tc, stale_copy_is_renewed, 0, 2);
   tcase_add_test (tc, neighbours_of_a_bad_block);
+  tcase_add_test (tc, stale_copy_is_not_copied);
+  tcase_add_test (tc, stale_copy_is_not_put_together);
+  tcase_add_test (tc, both_copies_are_not_stale);
+  tcase_add_test (tc, repair_is_stopped_between_the_copies);
+  tcase_add_test (tc, stale_copy_stays_stale);
+  tcase_add_test (tc, repair_needs_no_data);
+  tcase_add_test (tc, data_comes_between_failed_flushes);
   tcase_add_test (tc, stale_superblock_is_not_believed);
   tcase_add_loop_test (tc, data_of_no_account_is_gone, 0, 3);
   tcase_add_test (tc, later_data_is_written_once);
