@@ -168,9 +168,8 @@ open_store (const struct remap_options *o, const struct dev *backing,
   return store_open (&so, ret_map);
 }
 
-/* What the disk is to bear from now on.  Not for longer than may be the store's
- * name is made absolute; a link to a device stays one, since devices change
- * their names.
+/* What the disk is to bear from now on.  A relative name of the store is made
+ * absolute; links in an absolute one stay, since devices change their names.
  */
 static void
 make_mark (const struct remap_disk *d, struct mark *ret)
@@ -340,21 +339,16 @@ remove_created (const char *store, bool created)
   errno = saved;
 }
 
+/* All but the engine. */
 static int
-open_parts (struct remap_disk *d, const struct remap_options *o)
+open_rest (struct remap_disk *d, const struct remap_options *o,
+           const char *store, bool created)
 {
-  CLEANUP_FREE char *store = NULL;
   struct worker_guest guest;
   struct status status = { .pid = 0 };
-  bool created = false;
 
-  d->engine = open_engine (d, o, &store, &created);
-  if (d->engine == NULL)
+  if (open_control (d, o, store) == -1)
     return -1;
-  if (open_control (d, o, store) == -1) {
-    remove_created (store, created);
-    return -1;
-  }
   if (d->control)
     guest = control_socket_guest (d->control);
   engine_get_status (d->engine, &status);
@@ -362,14 +356,8 @@ open_parts (struct remap_disk *d, const struct remap_options *o)
   d->physical_bytes = status.physical_bytes;
   d->worker = worker_new ((d->info.size_bytes + d->sector_bytes - 1)
                           / d->sector_bytes, d->control ? &guest : NULL);
-  if (d->worker == NULL) {
-    remove_created (store, created);
+  if (d->worker == NULL || mark_disk (d, created) == -1)
     return -1;
-  }
-  if (mark_disk (d, created) == -1) {
-    remove_created (store, created);
-    return -1;
-  }
   d->is_open = true;
   log_message (LEVEL_INFO, "%s: %llu bytes, sectors of %u, store %s: %llu "
                "remapped, %llu lost, %llu of %llu spares left", o->backing,
@@ -379,6 +367,21 @@ open_parts (struct remap_disk *d, const struct remap_options *o)
                (unsigned long long) status.spares_free,
                (unsigned long long) status.spares_total);
   return 0;
+}
+
+static int
+open_parts (struct remap_disk *d, const struct remap_options *o)
+{
+  CLEANUP_FREE char *store = NULL;
+  bool created = false;
+
+  d->engine = open_engine (d, o, &store, &created);
+  if (d->engine == NULL)
+    return -1;
+  if (open_rest (d, o, store, created) == 0)
+    return 0;
+  remove_created (store, created);
+  return -1;
 }
 
 struct remap_disk *

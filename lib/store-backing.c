@@ -92,9 +92,7 @@ refuse_backing (const struct store_super *super, const struct store_options *o)
                     o->path, has, is);
 }
 
-/* The disk bears the mark of another store.  One that has never had a record is
- * as good as new.
- */
+/* The disk bears the mark of another store. */
 static int
 refuse_mark (const struct store_options *o)
 {
@@ -108,6 +106,7 @@ refuse_mark (const struct store_options *o)
                     "this one is right", o->backing->path, o->path);
 }
 
+/* A store that has never had a record is as good as a new one. */
 static int
 check_identity (const struct store_image *image, const struct store_options *o)
 {

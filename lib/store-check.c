@@ -108,9 +108,8 @@ check_heads (struct check *c, struct store_image *image)
 
   for (unsigned copy = 0; copy < 2; copy++) {
     const char *name = copy == 0 ? "first" : "second";
-    uint64_t super_at = copy == 0 ? 0 : super->store_bytes - STORE_BLOCK;
-    uint64_t commit_at = copy == 0 ? COMMIT_A_OFFSET
-      : super->store_bytes - STORE_TAIL_BYTES;
+    uint64_t super_at = store_super_at (super, copy);
+    uint64_t commit_at = store_commit_at (super, copy);
     uint8_t buf[STORE_BLOCK];
 
     if (dev_pread (c->dev, buf, STORE_BLOCK, super_at, DEV_BUFFERED) == 0 &&

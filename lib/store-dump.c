@@ -631,8 +631,8 @@ dump_all (struct dump *d)
   }
   lines_text (&d->w, "where_all_is", copy == 0 ? "by the first superblock"
               : "by the second superblock");
-  read_commit (d, 0, COMMIT_A_OFFSET);
-  read_commit (d, 1, d->super.store_bytes - STORE_TAIL_BYTES);
+  for (unsigned i = 0; i < 2; i++)
+    read_commit (d, i, store_commit_at (&d->super, i));
   put_blocks (&d->w, "commit_sector", d->commits, put_commit_fields);
   if (dump_entries (d) == -1)
     return -1;

@@ -249,11 +249,11 @@ static int
 check_super_is_fresh (struct loader *l)
 {
   const struct store_image *image = l->image;
-  uint64_t offset = image->super_copy == 0 ? 0
-    : image->super.store_bytes - STORE_BLOCK;
 
   if (!image->super_is_alone ||
-      !store_commit_has_stale (&image->commit, offset))
+      !store_commit_has_stale (&image->commit,
+                               store_super_at (&image->super,
+                                               image->super_copy)))
     return 0;
   return DAMAGED (l, "the %s superblock is out of date, and the other one is "
                   "damaged", copy_name (image->super_copy));
@@ -269,10 +269,8 @@ load_commit (struct loader *l)
   uint8_t sector[COMMIT_BYTES];
 
   for (unsigned i = 0; i < 2; i++) {
-    uint64_t offset = i == 0 ? COMMIT_A_OFFSET
-      : image->super.store_bytes - STORE_TAIL_BYTES;
-
-    if (dev_pread (l->dev, sector, sizeof sector, offset, DEV_BUFFERED) == -1)
+    if (dev_pread (l->dev, sector, sizeof sector,
+                   store_commit_at (&image->super, i), DEV_BUFFERED) == -1)
       wrong[i] = "cannot be read";
     else
       wrong[i] = store_commit_decode (sector, image->super.uuid, &c[i]);
@@ -481,8 +479,9 @@ load_stretch (struct loader *l, const struct stretch *t)
 
     nr = MIN (left, (unsigned) ENTRIES_PER_SECTOR);
     for (unsigned c = 0; c < 2; c++) {
-      l->is_stale[c] = store_commit_has_stale (
-        &l->image->commit, store_entry_at (&l->image->super, slot, c));
+      l->is_stale[c] = l->image->commit.nr_stale > 0 &&
+        store_commit_has_stale (&l->image->commit,
+                                store_entry_at (&l->image->super, slot, c));
       bytes[c] = t->bad[c][i] || l->is_stale[c] ? NULL
         : t->bytes[c] + i * TABLE_SECTOR_BYTES;
     }

@@ -329,8 +329,8 @@ write_commit (struct store *s, uint8_t *block)
   s->commit_record.count++;
   store_commit_encode (&s->commit_record, block);
   return write_block_copies (s, block, (const uint64_t []) {
-                               COMMIT_A_OFFSET,
-                               s->super.store_bytes - STORE_TAIL_BYTES });
+                               store_commit_at (&s->super, 0),
+                               store_commit_at (&s->super, 1) });
 }
 
 /* Data: a slot still holds what its entry says, but perhaps not for long. */

@@ -8,6 +8,18 @@
 #include "error.h"
 #include "store-slots.h"
 
+uint64_t
+store_super_at (const struct store_super *super, unsigned copy)
+{
+  return copy == 0 ? 0 : super->store_bytes - STORE_BLOCK;
+}
+
+uint64_t
+store_commit_at (const struct store_super *super, unsigned copy)
+{
+  return copy == 0 ? COMMIT_A_OFFSET : super->store_bytes - STORE_TAIL_BYTES;
+}
+
 const struct store_section *
 store_section_of (const struct store_super *super, spare_t slot)
 {

@@ -6,6 +6,12 @@
 #include "dev.h"
 #include "store-codec.h"
 
+/* Where the copies 0 and 1 of superblock and commit sector are, in bytes. */
+extern uint64_t store_super_at (const struct store_super *super,
+                                unsigned copy);
+extern uint64_t store_commit_at (const struct store_super *super,
+                                 unsigned copy);
+
 /* The section of a slot. */
 extern const struct store_section *
 store_section_of (const struct store_super *super, spare_t slot);

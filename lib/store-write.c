@@ -191,17 +191,11 @@ store_flush_dev (struct store *s)
   return dev_flush (s->dev) == 0 ? 0 : store_write_again (s);
 }
 
-static uint64_t
-super_at (const struct store *s, unsigned copy)
-{
-  return copy == 0 ? 0 : s->super.store_bytes - STORE_BLOCK;
-}
-
 /* Not through the page cache, so that a bad place shows at once. */
 static int
 write_super_copy (struct store *s, unsigned copy)
 {
-  uint64_t offset = super_at (s, copy);
+  uint64_t offset = store_super_at (&s->super, copy);
   uint8_t block[STORE_BLOCK];
 
   store_super_encode (&s->super, copy, block);
@@ -219,27 +213,26 @@ write_super_copy (struct store *s, unsigned copy)
 int
 store_write_super (struct store *s, unsigned first_copy)
 {
-  int r[2], err;
+  const uint64_t at[2] = {
+    store_super_at (&s->super, 0), store_super_at (&s->super, 1),
+  };
+  int r[2];
 
   s->super.generation++;
   r[first_copy] = write_super_copy (s, first_copy);
-  err = errno;
-  if (r[first_copy] == -1 && !dev_error_is_medium (err))
+  if (r[first_copy] == -1 && !dev_error_is_medium (errno))
     return -1;
   r[!first_copy] = write_super_copy (s, !first_copy);
-  if (r[!first_copy] == -1) {
-    /* The first one has done it all. */
-    if (r[first_copy] == -1 || !dev_error_is_medium (errno))
-      return -1;
-    err = errno;
-  }
+  if (r[!first_copy] == -1 &&
+      (r[first_copy] == -1 || !dev_error_is_medium (errno)))
+    return -1;
+  /* One of them has done it all. */
   for (unsigned copy = 0; copy < 2; copy++)
     if (r[copy] == 0)
-      store_forget_bad_block (s, super_at (s, copy));
+      store_forget_bad_block (s, at[copy]);
   for (unsigned copy = 0; copy < 2; copy++)
     if (r[copy] == -1 &&
-        (store_note_bad_block (s, super_at (s, copy),
-                               super_at (s, !copy)) == -1 ||
+        (store_note_bad_block (s, at[copy], at[!copy]) == -1 ||
          store_write_commit (s) == -1 || store_flush_dev (s) == -1))
       return -1;
   return 0;
@@ -254,8 +247,8 @@ store_write_commit (struct store *s)
   s->commit_record.count++;
   store_commit_encode (&s->commit_record, sector);
   return write_copies (s, sector, sizeof sector, (const uint64_t []) {
-                         COMMIT_A_OFFSET,
-                         s->super.store_bytes - STORE_TAIL_BYTES });
+                         store_commit_at (&s->super, 0),
+                         store_commit_at (&s->super, 1) });
 }
 
 int
@@ -284,4 +277,3 @@ store_make_ready (struct store *s, uint64_t nr_ready)
   s->super.nr_ready = before;
   return -1;
 }
-
