@@ -138,6 +138,15 @@ print_warnings (const json_t *status)
   json_int_t total = get_number (status, "spares_total");
   json_int_t left = get_number (status, "spares_free");
 
+  const char *breaker =
+    json_string_value (json_object_get (status, "breaker"));
+
+  if (breaker && strcmp (breaker, "open") == 0)
+    puts ("  WARNING: the disk does not answer; nothing is remapped or called"
+          " lost until it does");
+  if (breaker && strcmp (breaker, "read-only") == 0)
+    puts ("  WARNING: the disk takes no writes any more; nothing is remapped"
+          " until it does");
   if (json_is_true (json_object_get (status, "store_failed")))
     puts ("  WARNING: the store has failed; no sector can be remapped any"
           " more");

@@ -17,6 +17,7 @@
 #include "identity.h"
 #include "log.h"
 #include "mark.h"
+#include "patrol.h"
 #include "remap.h"
 #include "store-load.h"
 #include "worker.h"
@@ -34,6 +35,7 @@ _Static_assert (REMAP_EXTENT_HOLE == DEV_EXTENT_HOLE &&
 struct remap_disk {
   char *backing;                /* path */
   struct engine *engine;
+  struct patrol *patrol;
   struct worker *worker;
   bool is_open;                 /* nothing failed at the start */
   struct control_socket *control;
@@ -356,7 +358,8 @@ open_rest (struct remap_disk *d, const struct remap_options *o,
   d->physical_bytes = status.physical_bytes;
   d->worker = worker_new ((d->info.size_bytes + d->sector_bytes - 1)
                           / d->sector_bytes, d->control ? &guest : NULL);
-  if (d->worker == NULL || mark_disk (d, created) == -1)
+  d->patrol = patrol_new (d->engine);
+  if (d->worker == NULL || d->patrol == NULL || mark_disk (d, created) == -1)
     return -1;
   d->is_open = true;
   log_message (LEVEL_INFO, "%s: %llu bytes, sectors of %u, store %s: %llu "
@@ -421,7 +424,7 @@ remap_start (struct remap_disk *d)
 {
   if (engine_start (d->engine) == -1)
     return -1;
-  return worker_start (d->worker);
+  return worker_start (d->worker) == 0 ? patrol_start (d->patrol) : -1;
 }
 
 void
@@ -429,6 +432,7 @@ remap_close (struct remap_disk *d)
 {
   if (d == NULL)
     return;
+  patrol_free (d->patrol);
   if (d->worker)
     worker_free (d->worker);
   if (d->control)

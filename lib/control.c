@@ -101,7 +101,7 @@ live_part_to_json (const struct status *status)
   const struct health_snapshot *health = &status->health;
 
   return json_pack (
-    "{s:i, s:I, s:b, s:b, s:b, s:b, s:{s:I, s:I, s:I, s:I}, s:I, s:I, s:o,"
+    "{s:i, s:I, s:b, s:b, s:b, s:b, s:s, s:{s:I, s:I, s:I, s:I}, s:I, s:I, s:o,"
     " s:o}",
     "pid", status->pid,
     "uptime_seconds", (json_int_t) status->uptime_s,
@@ -109,6 +109,7 @@ live_part_to_json (const struct status *status)
     "direct", status->direct,
     "flush_failed", status->flush_failed,
     "store_failed", status->store_failed,
+    "breaker", breaker_state_to_string (status->breaker),
     "errors",
     "read", (json_int_t) health->total[EVENT_READ_ERROR],
     "write", (json_int_t) health->total[EVENT_WRITE_ERROR],

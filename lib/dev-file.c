@@ -186,6 +186,17 @@ read_bounced (struct dev_file *f, uint8_t *buf, size_t count, uint64_t offset)
   return 0;
 }
 
+/* Clean pages alone go; what is there then was read or written just now. */
+static void
+drop_pages (const struct dev_file *f, size_t count, uint64_t offset)
+{
+  uint64_t begin = round_down (offset, PAGE_BYTES);
+
+  posix_fadvise (f->buffered, (off_t) begin,
+                 (off_t) (round_up (offset + count, PAGE_BYTES) - begin),
+                 POSIX_FADV_DONTNEED);
+}
+
 static int
 file_pread (struct dev *dev, void *buf, size_t count, uint64_t offset,
             unsigned flags)
@@ -194,6 +205,8 @@ file_pread (struct dev *dev, void *buf, size_t count, uint64_t offset,
   uint64_t end = dev->info.size_bytes;
   int r;
 
+  if (f->direct == -1 && flags & DEV_UNCACHED)
+    drop_pages (f, count, offset);
   if (f->direct == -1 || flags & DEV_BUFFERED)
     r = read_fully (f->buffered, buf, count, offset, end);
   else if (fits_direct (f, buf, count, offset))

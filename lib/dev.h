@@ -25,6 +25,8 @@
                                    as slow as writing */
 #define DEV_BUFFERED (1u << 3)  /* pread, pwrite: through the page cache, at
                                    any byte (metadata of a store) */
+#define DEV_UNCACHED (1u << 4)  /* pread: from the medium, not from the page
+                                   cache, where that can be had */
 
 enum dev_kind { DEV_FILE = 1, DEV_BLOCK = 2, DEV_NBD = 3 };
 

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "engine.h"
+#include "evidence.h"
 #include "ranges.h"
 
 struct engine {
@@ -16,6 +17,7 @@ struct engine {
   struct store *store;
   struct map *map;
   struct ranges *ranges;
+  struct evidence *evidence;
   struct engine_options options;
   uint64_t size_bytes, nr_sectors;
   uint32_t sector_bytes;
@@ -52,7 +54,8 @@ extern void engine_post (struct engine *e, enum event_kind kind, lba_t lba,
                          uint64_t nr_sectors, int err);
 
 /* A read or write of the backing failed: pass on what is not the medium.
- * Returns whether it is the medium, with an event either way.
+ * Returns whether it is the medium, as far as can be told now, with an event
+ * either way.
  */
 extern bool engine_is_medium_error (struct engine *e, enum event_kind kind,
                                     lba_t lba, uint64_t nr_sectors);
@@ -83,12 +86,13 @@ extern int repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
                          const uint8_t *buf, unsigned flags,
                          unsigned nr_touches, bool *ret_used_store);
 
-/* Change a part of one sector: nr_bytes at skip bytes into it; buf NULL: to
- * zero.
+/* Change a part of one sector of a request: nr_bytes at skip bytes into it; buf
+ * NULL: to zero.
  */
-extern int repair_write_part (struct engine *e, lba_t lba, uint32_t skip,
-                              uint32_t nr_bytes, const uint8_t *buf,
-                              unsigned flags, bool *ret_used_store);
+extern int repair_write_part (struct engine *e, struct span request, lba_t lba,
+                              uint32_t skip, uint32_t nr_bytes,
+                              const uint8_t *buf, unsigned flags,
+                              bool *ret_used_store);
 
 /* Write whole mapped sectors, at most STORE_RECORD_MAX. */
 extern int repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
@@ -96,5 +100,18 @@ extern int repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
 
 /* Let mapped sectors (at most STORE_RECORD_MAX) read as zeroes. */
 extern int repair_zero (struct engine *e, lba_t lba, uint32_t nr_sectors);
+
+/* Give clean sectors that the caller has alone a spare with this data, which
+ * they may no longer have themselves.  Says to the log what goes wrong.
+ */
+extern void repair_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
+                           const uint8_t *buf);
+
+/* Sectors (at most STORE_RECORD_MAX) that were called lost have been read after
+ * all: if they are lost still, in these slots, they are clean again.  -1: they
+ * stay lost.
+ */
+extern int repair_forget (struct engine *e, lba_t lba, spare_t slot,
+                          uint32_t nr_sectors);
 
 #endif /* REMAP_ENGINE_INTERNAL_H */

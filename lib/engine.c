@@ -39,12 +39,13 @@ engine_is_medium_error (struct engine *e, enum event_kind kind, lba_t lba,
                         uint64_t nr_sectors)
 {
   int err = errno;
+  enum breaker_op op = kind == EVENT_READ_ERROR ? BREAKER_READ : BREAKER_WRITE;
   bool is_medium = dev_error_is_medium (err);
 
   engine_post (e, is_medium ? kind : EVENT_OTHER_ERROR, lba, nr_sectors, err);
   log_message (LEVEL_DEBUG, "%s", last_error_text ());
   errno = err;
-  return is_medium;
+  return is_medium && !evidence_refuses (e->evidence, op);      /* E6 */
 }
 
 struct engine *
@@ -55,10 +56,17 @@ engine_new (struct dev *backing, struct store *store, struct map *map,
   uint32_t sector_bytes = store_sector_bytes (store);
   uint32_t unit_bytes = MAX (backing->info.physical_bytes, sector_bytes);
 
-  if (e)
+  if (e) {
     e->ranges = ranges_new ();
-  if (e == NULL || e->ranges == NULL) {
+    e->evidence = evidence_new (div_round_up (backing->info.size_bytes,
+                                              sector_bytes));
+  }
+  if (e == NULL || e->ranges == NULL || e->evidence == NULL) {
     set_error (ENOMEM, "no memory for the engine");
+    if (e) {
+      ranges_free (e->ranges);
+      evidence_free (e->evidence);
+    }
     free (e);
     store_close (store);
     map_free (map);
@@ -94,6 +102,7 @@ engine_free (struct engine *e)
   store_close (e->store);
   map_free (e->map);
   ranges_free (e->ranges);
+  evidence_free (e->evidence);
   dev_close (e->backing);
   free (e);
 }
@@ -147,8 +156,10 @@ read_backing (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
 {
   struct span s = span_of (e, count, offset);
 
-  if (dev_pread (e->backing, buf, count, offset, 0) == 0)
+  if (dev_pread (e->backing, buf, count, offset, 0) == 0) {
+    evidence_note_good (e->evidence, s.lba);
     return 0;
+  }
   if (!engine_is_medium_error (e, EVENT_READ_ERROR, s.lba, s.nr_sectors))
     return -1;
   return repair_read (e, buf, count, offset);
@@ -287,6 +298,8 @@ write_clean (struct engine *e, lba_t lba, uint64_t nr_sectors,
   err = errno;
   ranges_leave (e->ranges, slot);
   errno = err;
+  if (r == 0)
+    evidence_note_good (e->evidence, lba);
   if (r != -1)
     return r;
   if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))
@@ -353,15 +366,18 @@ cut_request (const struct engine *e, uint64_t count, uint64_t offset)
   return c;
 }
 
+/* all: the sectors of the request. */
 static int
-write_part (struct engine *e, const uint8_t *buf, uint32_t count,
-            uint64_t offset, unsigned flags, bool *ret_used_store)
+write_part (struct engine *e, struct span all, const uint8_t *buf,
+            uint32_t count, uint64_t offset, unsigned flags,
+            bool *ret_used_store)
 {
   lba_t lba = { offset >> e->sector_shift };
 
   if (count == 0)
     return 0;
-  return repair_write_part (e, lba, (uint32_t) (offset - lba_to_bytes (e, lba)),
+  return repair_write_part (e, all, lba,
+                            (uint32_t) (offset - lba_to_bytes (e, lba)),
                             count, buf, flags, ret_used_store);
 }
 
@@ -398,14 +414,16 @@ engine_pwrite (struct engine *e, const void *vbuf, size_t count,
 {
   const uint8_t *buf = vbuf;
   bool used_store = false;
+  struct span all;
   struct cut c;
 
   if (check_writable (e, count, offset) == -1)
     return -1;
   if (count == 0)
     return 0;
+  all = span_of (e, count, offset);
   c = cut_request (e, count, offset);
-  if (write_part (e, buf, c.head_bytes, offset, flags, &used_store) == -1)
+  if (write_part (e, all, buf, c.head_bytes, offset, flags, &used_store) == -1)
     return -1;
   buf += c.head_bytes;
   offset += c.head_bytes;
@@ -418,7 +436,7 @@ engine_pwrite (struct engine *e, const void *vbuf, size_t count,
   }
   buf += c.whole_bytes;
   offset += c.whole_bytes;
-  if (write_part (e, buf, c.tail_bytes, offset, flags, &used_store) == -1)
+  if (write_part (e, all, buf, c.tail_bytes, offset, flags, &used_store) == -1)
     return -1;
   return finish (e, flags, used_store);
 }
@@ -533,20 +551,22 @@ int
 engine_zero (struct engine *e, uint64_t count, uint64_t offset, unsigned flags)
 {
   bool used_store = false;
+  struct span all;
   struct cut c;
 
   if (check_writable (e, count, offset) == -1)
     return -1;
   if (count == 0)
     return 0;
+  all = span_of (e, count, offset);
   c = cut_request (e, count, offset);
   if (c.whole_bytes > 0 &&
       clear_sectors (e, span_of (e, c.whole_bytes, offset + c.head_bytes),
                      e->backing->ops->zero, flags & ~DEV_FUA, &used_store) == -1)
     return -1;
-  if (write_part (e, NULL, c.head_bytes, offset, 0,
+  if (write_part (e, all, NULL, c.head_bytes, offset, 0,
                   &used_store) == -1 ||
-      write_part (e, NULL, c.tail_bytes, offset + c.head_bytes + c.whole_bytes,
+      write_part (e, all, NULL, c.tail_bytes, offset + c.head_bytes + c.whole_bytes,
                   0, &used_store) == -1)
     return -1;
   return finish_clear (e, flags, used_store);
@@ -641,6 +661,7 @@ engine_get_status (struct engine *e, struct status *ret)
   ret->direct = info->direct;
   ret->flush_failed |= atomic_load (&e->flush_failed);
   ret->store_failed |= atomic_load (&e->failed);
+  ret->breaker = evidence_state (e->evidence);
 }
 
 int

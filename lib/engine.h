@@ -9,8 +9,11 @@
  *                changed) has it alone (ranges.h), and looks it up again then.
  *             E3 Order: data of the spare, record, map, answer to the client.
  *             E4 Only medium errors remap.
- *             E5 A sector that is mapped is not touched on the backing again,
- *                and never becomes clean again.
+ *             E5 A sector that is mapped is not touched on the backing again
+ *                for a request.  It becomes clean again only where it was
+ *                called lost and has been read after all (patrol.h).
+ *             E6 Nothing is called lost, and no clean sector gets a spare, on
+ *                an error that may be the disk's (breaker.h).
  * Errors:     0, or -1 with errno and the thread's error text set.
  * Locking:    any number of threads.
  */

@@ -75,15 +75,45 @@ lock_release (struct lock *lock)
   errno = saved;
 }
 
-void
-lock_wait (struct lock *lock, pthread_cond_t *cond)
+/* Taken again before the wait, so that a violation (L1) shows even where nobody
+ * wakes this thread.
+ */
+static void
+note_wait (const struct lock *lock)
 {
-  /* Taken again before the wait, so that a violation (L1) shows even where
-   * nobody wakes this thread.
-   */
   lock_note_released (lock->rank);
   lock_note_acquired (lock->rank);
   lock_note_released (lock->rank);
+}
+
+void
+lock_init_timed_cond (pthread_cond_t *cond)
+{
+  pthread_condattr_t attr;
+
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (cond, &attr);
+  pthread_condattr_destroy (&attr);
+}
+
+void
+lock_wait_until (struct lock *lock, pthread_cond_t *cond, uint64_t when_ns)
+{
+  struct timespec when = {
+    .tv_sec = (time_t) (when_ns / 1000000000),
+    .tv_nsec = (long) (when_ns % 1000000000),
+  };
+
+  note_wait (lock);
+  pthread_cond_timedwait (cond, &lock->mutex, &when);
+  lock_note_acquired (lock->rank);
+}
+
+void
+lock_wait (struct lock *lock, pthread_cond_t *cond)
+{
+  note_wait (lock);
   pthread_cond_wait (cond, &lock->mutex);
   lock_note_acquired (lock->rank);
 }

@@ -24,6 +24,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 enum lock_rank {
   RANK_RANGE = 10,
@@ -47,6 +48,13 @@ extern void lock_release (struct lock *lock);
 
 /* Wait on cond; the lock is held before and after, not between. */
 extern void lock_wait (struct lock *lock, pthread_cond_t *cond);
+
+/* The same until a time of CLOCK_MONOTONIC at the latest; cond was made by
+ * lock_init_timed_cond.
+ */
+extern void lock_init_timed_cond (pthread_cond_t *cond);
+extern void lock_wait_until (struct lock *lock, pthread_cond_t *cond,
+                             uint64_t when_ns);
 
 /* Does this thread hold a lock of that rank?  Always true with NDEBUG. */
 extern bool lock_rank_is_held (enum lock_rank rank);

@@ -210,6 +210,26 @@ has_writer (struct ranges *r, uint64_t first, uint64_t last)
   return false;
 }
 
+static void
+add_lock (struct ranges *r, struct range_lock *lock)
+{
+  lock->next = r->locks;
+  r->locks = lock;
+  atomic_fetch_add (&r->nr_locks, 1);
+}
+
+static void
+remove_lock (struct ranges *r, const struct range_lock *lock)
+{
+  struct range_lock **p;
+
+  for (p = &r->locks; *p != lock; p = &(*p)->next)
+    assert (*p);
+  *p = lock->next;
+  atomic_fetch_sub (&r->nr_locks, 1);
+  pthread_cond_broadcast (&r->changed);
+}
+
 void
 ranges_lock (struct ranges *r, struct range_lock *lock, lba_t lba,
              uint64_t nr_sectors)
@@ -221,9 +241,7 @@ ranges_lock (struct ranges *r, struct range_lock *lock, lba_t lba,
   LOCK_FOR_SCOPE (&r->mutex);
   while (is_locked (r, lock->first, lock->last))
     lock_wait (&r->mutex, &r->changed);
-  lock->next = r->locks;
-  r->locks = lock;
-  atomic_fetch_add (&r->nr_locks, 1);           /* ... before this look: */
+  add_lock (r, lock);           /* ... before this look: */
   while (has_writer (r, lock->first, lock->last))
     lock_wait (&r->mutex, &r->changed);
 }
@@ -231,14 +249,30 @@ ranges_lock (struct ranges *r, struct range_lock *lock, lba_t lba,
 void
 ranges_unlock (struct ranges *r, struct range_lock *lock)
 {
-  struct range_lock **p;
-
-  lock_acquire (&r->mutex);
-  for (p = &r->locks; *p != lock; p = &(*p)->next)
-    assert (*p);
-  *p = lock->next;
-  atomic_fetch_sub (&r->nr_locks, 1);
-  pthread_cond_broadcast (&r->changed);
-  lock_release (&r->mutex);
+  ranges_unlock_tried (r, lock);
   lock_note_released (RANK_RANGE);
+}
+
+bool
+ranges_try_lock (struct ranges *r, struct range_lock *lock, lba_t lba,
+                 uint64_t nr_sectors)
+{
+  lock->first = lba.n;
+  lock->last = lba.n + nr_sectors - 1;
+
+  LOCK_FOR_SCOPE (&r->mutex);
+  if (is_locked (r, lock->first, lock->last))
+    return false;
+  add_lock (r, lock);           /* ... before this look: */
+  if (!has_writer (r, lock->first, lock->last))
+    return true;
+  remove_lock (r, lock);
+  return false;
+}
+
+void
+ranges_unlock_tried (struct ranges *r, struct range_lock *lock)
+{
+  LOCK_FOR_SCOPE (&r->mutex);
+  remove_lock (r, lock);
 }

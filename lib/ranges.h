@@ -11,8 +11,8 @@
  * Invariants: R1 While a range is locked, no writer is inside an overlapping
  *                range, and no overlapping range is locked.
  *             R2 A writer waits only for owners of a range that overlaps.
- *             R3 A thread holds one range at a time, shared or exclusive.
- *                (Else two threads could wait for each other.)
+ *             R3 A thread that waits for a range holds none, shared or
+ *                exclusive.  (Else two could wait for each other.)
  * Locking:    rank 10.  Inside, a leaf mutex, for memory operations only.
  */
 #ifndef REMAP_RANGES_H
@@ -40,5 +40,12 @@ extern void ranges_leave (struct ranges *r, struct range_slot *slot);
 extern void ranges_lock (struct ranges *r, struct range_lock *lock, lba_t lba,
                          uint64_t nr_sectors);
 extern void ranges_unlock (struct ranges *r, struct range_lock *lock);
+
+/* The same without waiting, also for who has another range: false where anybody
+ * else is in it.
+ */
+extern bool ranges_try_lock (struct ranges *r, struct range_lock *lock,
+                             lba_t lba, uint64_t nr_sectors);
+extern void ranges_unlock_tried (struct ranges *r, struct range_lock *lock);
 
 #endif /* REMAP_RANGES_H */

@@ -37,7 +37,22 @@
 struct search {
   unsigned nr_touches;          /* of the sectors at hand, so far */
   unsigned nr_found;            /* bad or weak sectors */
+  struct evidence_scope scope;
 };
+
+static struct evidence_scope
+scope_of (lba_t lba, uint64_t nr_sectors)
+{
+  return (struct evidence_scope) { lba, nr_sectors, .good = UINT64_MAX };
+}
+
+/* The disk has just answered there. */
+static void
+note_good (struct engine *e, lba_t lba, struct evidence_scope *scope)
+{
+  evidence_note_good (e->evidence, lba);
+  scope->good = lba.n;
+}
 
 static unsigned
 touches_allowed (const struct engine *e)
@@ -230,6 +245,20 @@ place_data (struct engine *e, lba_t lba, uint64_t nr_sectors,
   return place (e, (lba_t) { lba.n + nr_full }, 1, padded, cause, purpose);
 }
 
+/* They may be looked at again (patrol.h), if they have their record. */
+static void
+note_lost (struct engine *e, lba_t lba, uint64_t nr_sectors)
+{
+  struct sector_run run;
+
+  for (; nr_sectors > 0; nr_sectors -= run.nr_sectors) {
+    map_next (e->map, lba, nr_sectors, &run);
+    if (run.state == SECTOR_LOST && run.spare.n != SPARE_NONE.n)
+      evidence_note_lost (e->evidence, lba, run.spare, run.nr_sectors);
+    lba.n += run.nr_sectors;
+  }
+}
+
 /* Call clean sectors lost.  Without a spare for them they are lost in memory
  * alone: that is enough to leave the bad spot in peace.
  */
@@ -246,6 +275,7 @@ call_lost (struct engine *e, lba_t lba, uint64_t nr_sectors, int err)
     block_sectors (e, &(struct sector_run) { .lba = lba,
                                              .nr_sectors = nr_sectors });
   }
+  note_lost (e, lba, nr_sectors);
 }
 
 static int
@@ -273,6 +303,7 @@ read_clean_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
         s->nr_found++;
         engine_post (e, EVENT_WEAK, lba, nr_sectors, 0);
       }
+      note_good (e, lba, &s->scope);
       return 0;
     }
     err = errno;
@@ -281,6 +312,8 @@ read_clean_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
     nr_failed++;
   } while (++nr_touches < touches_allowed (e));
 
+  if (evidence_get (e, BREAKER_READ, &s->scope, lba, nr_sectors, err) == -1)
+    return -1;                  /* E6 */
   s->nr_found++;
   call_lost (e, lba, nr_sectors, err);
   return lost_error (lba);
@@ -334,13 +367,21 @@ read_sector_locked (struct engine *e, lba_t lba, struct search *s,
   return 0;
 }
 
-/* A lost sector is zeroes if that was asked for. */
+/* Lost sectors are zeroes if that was asked for. */
 static int
-lost_or_zero (struct engine *e, int r, uint8_t *buf, size_t nr_bytes)
+lost_or_zero (struct engine *e, int r, lba_t lba, uint64_t nr_sectors,
+              uint8_t *buf)
 {
-  if (r == 0 || errno != EIO || !e->options.lost_reads_zero)
+  struct sector_run run;
+  int err = errno;
+
+  if (r == 0 || !e->options.lost_reads_zero)
     return r;
-  memset (buf, 0, nr_bytes);
+  map_next (e->map, lba, nr_sectors, &run);
+  errno = err;
+  if (run.state != SECTOR_LOST || run.nr_sectors < nr_sectors)
+    return r;
+  memset (buf, 0, nr_sectors << e->sector_shift);
   return 0;
 }
 
@@ -354,15 +395,14 @@ read_unit (struct engine *e, lba_t lba, uint64_t nr_sectors,
 
   ranges_lock (e->ranges, &lock, lba, nr_sectors);
   if (map_is_clean (e->map, lba, nr_sectors))
-    r = lost_or_zero (e, read_clean_locked (e, lba, nr_sectors, s, buf),
-                      buf, nr_sectors << e->sector_shift);
+    r = lost_or_zero (e, read_clean_locked (e, lba, nr_sectors, s, buf), lba,
+                      nr_sectors, buf);
   else
     for (uint64_t i = 0; r == 0 && i < nr_sectors; i++) {
       uint8_t *p = buf + (i << e->sector_shift);
+      lba_t at = { lba.n + i };
 
-      r = lost_or_zero (e, read_sector_locked (e, (lba_t) { lba.n + i },
-                                               s, p),
-                        p, e->sector_bytes);
+      r = lost_or_zero (e, read_sector_locked (e, at, s, p), at, 1, p);
     }
   ranges_unlock (e->ranges, &lock);
   return r;
@@ -385,11 +425,12 @@ up_to_multiple (lba_t lba, uint64_t nr, uint32_t unit)
   return MIN (nr, unit - (lba.n & (unit - 1)));
 }
 
-/* Is an error one that ends a request, because going on is senseless? */
+/* Is an error one that ends a read, because going on is senseless? */
 static bool
-ends_request (int r)
+ends_read (const struct engine *e, int r)
 {
-  return r == -1 && !dev_error_is_medium (errno);
+  return r == -1 && (!dev_error_is_medium (errno) ||
+                     evidence_refuses (e->evidence, BREAKER_READ));
 }
 
 static int
@@ -402,7 +443,7 @@ read_units (struct engine *e, lba_t lba, uint64_t nr_sectors,
     uint64_t n = up_to_multiple (lba, nr_sectors, e->unit_sectors);
     int r = read_unit (e, lba, n, s, buf);
 
-    if (ends_request (r))
+    if (ends_read (e, r))
       return -1;
     keep_first_error (r, &first_error);
     lba.n += n;
@@ -423,8 +464,10 @@ read_step (struct engine *e, lba_t lba, uint64_t nr_sectors, bool is_smaller,
   if (is_smaller && touches_allowed (e) >= 3 &&
       map_is_clean (e->map, lba, nr_sectors)) {
     if (dev_pread (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
-                   lba_to_bytes (e, lba), 0) == 0)
+                   lba_to_bytes (e, lba), 0) == 0) {
+      note_good (e, lba, &s->scope);
       return 0;
+    }
     if (!engine_is_medium_error (e, EVENT_READ_ERROR, lba, nr_sectors))
       return -1;
     s->nr_touches++;
@@ -442,7 +485,7 @@ repair_read (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
   uint64_t nr_left = ((offset + count - 1) >> e->sector_shift) - lba.n + 1;
   bool is_smaller = nr_left > e->step_sectors;
   struct span all = { lba, nr_left };
-  struct search search = { 0, 0 };
+  struct search search = { .scope = scope_of (lba, nr_left) };
   CLEANUP_FREE uint8_t *step = NULL;
   int first_error = 0;
 
@@ -456,7 +499,7 @@ repair_read (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
                                  (n << e->sector_shift) - skip);
     int r = read_step (e, lba, n, is_smaller, &search, step);
 
-    if (ends_request (r))
+    if (ends_read (e, r))
       return -1;
     keep_first_error (r, &first_error);
     memcpy (buf, step + skip, bytes);
@@ -476,7 +519,7 @@ int
 repair_spare_read (struct engine *e, lba_t lba, uint32_t nr_sectors,
                    uint8_t *buf)
 {
-  struct search search = { 0, 0 };
+  struct search search = { .scope = scope_of (lba, nr_sectors) };
 
   for (uint32_t i = 0; i < nr_sectors; i++)
     if (read_unit (e, (lba_t) { lba.n + i }, 1, &search,
@@ -541,7 +584,8 @@ repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
 /* Write a clean sector that this thread has alone; a bad one goes to a spare. */
 static int
 write_clean_locked (struct engine *e, lba_t lba, const uint8_t *buf,
-                    unsigned flags, bool *ret_used_store)
+                    unsigned flags, const struct evidence_scope *scope,
+                    bool *ret_used_store)
 {
   int err;
 
@@ -549,7 +593,8 @@ write_clean_locked (struct engine *e, lba_t lba, const uint8_t *buf,
                   lba_to_bytes (e, lba), flags) == 0)
     return 0;
   err = errno;
-  if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, 1))
+  if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, 1) ||
+      evidence_get (e, BREAKER_WRITE, scope, lba, 1, err) == -1)    /* E6 */
     return -1;
   *ret_used_store = true;
   return remap_locked (e, lba, 1, buf, err);
@@ -562,6 +607,7 @@ struct write_search {
                                    larger than a unit; 0: it was */
   bool as_a_whole;              /* try steps first */
   bool used_store;
+  struct evidence_scope scope;
   /* Bad units that were met, one behind the other, and what they shall hold:
    * together they cost one record.
    */
@@ -585,6 +631,9 @@ place_bad (struct engine *e, struct write_search *s)
 
   if (nr_sectors == 0)
     return 0;
+  if (evidence_get (e, BREAKER_WRITE, &s->scope, lba, nr_sectors,
+                    s->bad_err) == -1)
+    return -1;                  /* E6 */
   s->used_store = true;
   s->nr_bad_sectors = 0;
   ranges_lock (e->ranges, &lock, lba, nr_sectors);
@@ -641,8 +690,10 @@ try_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
   if (!is_clean)        /* mapped meanwhile: each goes where it lives now */
     return engine_write_sectors (e, lba, nr_sectors, buf, s->flags, 1,
                                  &s->used_store);
-  if (r == 0)
+  if (r == 0) {
+    note_good (e, lba, &s->scope);
     return 0;
+  }
   return engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors)
     ? 1 : -1;
 }
@@ -675,6 +726,7 @@ repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
                                                e->unit_sectors);
   struct write_search s = {
     .flags = flags, .failed = is_unit ? errno : 0,
+    .scope = scope_of (lba, nr_sectors),
     .as_a_whole = nr_sectors > e->step_sectors &&
       nr_touches + 2 <= touches_allowed (e),
   };
@@ -697,11 +749,12 @@ repair_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
 }
 
 static int
-write_part_locked (struct engine *e, lba_t lba, uint32_t skip,
-                   uint32_t nr_bytes, const uint8_t *buf, unsigned flags,
-                   uint8_t *sector, bool *ret_used_store)
+write_part_locked (struct engine *e, struct span request, lba_t lba,
+                   uint32_t skip, uint32_t nr_bytes, const uint8_t *buf,
+                   unsigned flags, uint8_t *sector, bool *ret_used_store)
 {
-  struct search search = { 0, 0 };
+  struct search search = { .scope = scope_of (request.lba,
+                                              request.nr_sectors) };
   struct sector_run run;
 
   if (read_sector_locked (e, lba, &search, sector) == -1)
@@ -712,15 +765,16 @@ write_part_locked (struct engine *e, lba_t lba, uint32_t skip,
     memset (sector + skip, 0, nr_bytes);
   map_next (e->map, lba, 1, &run);
   if (run.state == SECTOR_CLEAN)
-    return write_clean_locked (e, lba, sector, flags, ret_used_store);
+    return write_clean_locked (e, lba, sector, flags, &search.scope,
+                               ret_used_store);
   *ret_used_store = true;
   return rewrite_locked (e, lba, 1, sector);
 }
 
 int
-repair_write_part (struct engine *e, lba_t lba, uint32_t skip,
-                   uint32_t nr_bytes, const uint8_t *buf, unsigned flags,
-                   bool *ret_used_store)
+repair_write_part (struct engine *e, struct span request, lba_t lba,
+                   uint32_t skip, uint32_t nr_bytes, const uint8_t *buf,
+                   unsigned flags, bool *ret_used_store)
 {
   CLEANUP_FREE uint8_t *sector = calloc (1, e->sector_bytes);
   struct range_lock lock;
@@ -729,7 +783,7 @@ repair_write_part (struct engine *e, lba_t lba, uint32_t skip,
   if (sector == NULL)
     return set_error (ENOMEM, "no memory for a sector");
   ranges_lock (e->ranges, &lock, lba, 1);
-  r = write_part_locked (e, lba, skip, nr_bytes, buf, flags, sector,
+  r = write_part_locked (e, request, lba, skip, nr_bytes, buf, flags, sector,
                          ret_used_store);
   ranges_unlock (e->ranges, &lock);
   return r;
@@ -781,6 +835,57 @@ repair_zero (struct engine *e, lba_t lba, uint32_t nr_sectors)
     r = zero_run_locked (e, &run);
     lba.n += run.nr_sectors;
     nr_left -= run.nr_sectors;
+  }
+  ranges_unlock (e->ranges, &lock);
+  return r;
+}
+
+/* Rescue and forget. */
+
+void
+repair_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
+               const uint8_t *buf)
+{
+  if (place_data (e, lba, nr_sectors, buf, CAUSE_WRITE_ERROR,
+                  STORE_FOR_NEW) == 0)
+    engine_post (e, EVENT_REMAPPED, lba, nr_sectors, EIO);
+  else
+    log_message (LEVEL_ERROR, "sector %llu may have lost its data: %s",
+                 (unsigned long long) lba.n, last_error_text ());
+}
+
+static int
+forget_locked (struct engine *e, const struct sector_run *lost)
+{
+  struct sector_run clean = {
+    .lba = lost->lba, .nr_sectors = lost->nr_sectors, .state = SECTOR_CLEAN,
+    .spare = SPARE_NONE,
+  };
+  uint32_t nr = (uint32_t) lost->nr_sectors;
+
+  if (store_forget (e->store, lost->spare, nr) == -1 ||
+      set_map (e, &clean) == -1)
+    return -1;
+  store_supersede (e->store, lost->spare, nr);
+  log_limited (LEVEL_INFO, "sector %llu%s of %s can be read after all",
+               (unsigned long long) lost->lba.n,
+               nr > 1 ? " and following" : "", e->backing->info.name);
+  return 0;
+}
+
+int
+repair_forget (struct engine *e, lba_t lba, spare_t slot, uint32_t nr_sectors)
+{
+  struct range_lock lock;
+  struct sector_run run;
+  int r = 0;
+
+  ranges_lock (e->ranges, &lock, lba, nr_sectors);
+  for (uint32_t done = 0; r == 0 && done < nr_sectors;
+       done += (uint32_t) run.nr_sectors) {
+    map_next (e->map, (lba_t) { lba.n + done }, nr_sectors - done, &run);
+    if (run.state == SECTOR_LOST && run.spare.n == slot.n + done)
+      r = forget_locked (e, &run);
   }
   ranges_unlock (e->ranges, &lock);
   return r;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "breaker.h"
 #include "health.h"
 
 struct status {
@@ -22,6 +23,7 @@ struct status {
   bool is_live;
   /* Live only: */
   bool readonly, direct, flush_failed, store_failed;
+  enum breaker_state breaker;
   int pid;
   uint64_t uptime_s;
   uint64_t now_ns;              /* CLOCK_MONOTONIC, as event.when_ns */

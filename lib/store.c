@@ -309,6 +309,24 @@ store_record (struct store *s, const struct sector_run *run,
   return record_locked (s, run->spare, (uint32_t) run->nr_sectors, e);
 }
 
+static int
+record_free (struct store *s, spare_t first, uint32_t nr)
+{
+  struct store_entry e[STORE_RECORD_MAX];
+
+  for (uint32_t i = 0; i < nr; i++)
+    e[i] = (struct store_entry) { .state = ENTRY_FREE };
+  LOCK_FOR_SCOPE (&s->commit);
+  return record_locked (s, first, nr, e);
+}
+
+int
+store_forget (struct store *s, spare_t first, uint32_t nr)
+{
+  assert (nr > 0 && nr <= STORE_RECORD_MAX);
+  return record_free (s, first, nr) == 0 ? store_flush (s) : -1;
+}
+
 int
 store_mark_bad (struct store *s, spare_t slot)
 {

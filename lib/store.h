@@ -114,6 +114,11 @@ extern int store_write (struct store *s, spare_t first, uint32_t nr,
 extern int store_record (struct store *s, const struct sector_run *run,
                          enum sector_cause cause, const void *buf);
 
+/* Let nr slots stand in for no sector any more: durably on return.  They are
+ * the only ones that ever had a record for theirs.
+ */
+extern int store_forget (struct store *s, spare_t first, uint32_t nr);
+
 /* A slot that was taken cannot be written: never use it again. */
 extern int store_mark_bad (struct store *s, spare_t slot);
 

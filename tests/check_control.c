@@ -176,7 +176,7 @@ START_TEST (status_live)
     result,
     "{\"live\":true," STORE_PART ",\"pid\":1234,\"uptime_seconds\":99,"
     "\"readonly\":false,\"direct\":true,\"flush_failed\":false,"
-    "\"store_failed\":true,"
+    "\"store_failed\":true,\"breaker\":\"closed\","
     "\"errors\":{\"read\":100,\"write\":101,\"spare\":106,\"other\":107},"
     "\"weak\":102,\"events_without_details\":7,"
     "\"last_error\":{\"kind\":\"write_error\",\"lba\":1000,\"count\":2,"

@@ -1033,6 +1033,18 @@ forget_unrecorded (struct model *m)
   }
 }
 
+/* A few never go bad: a disk on which nothing can be read or written is dead,
+ * and its sectors are not remapped.
+ */
+static void
+model_spoil (uint64_t lba, unsigned nr, unsigned how, unsigned nr_failures,
+             int err)
+{
+  for (unsigned i = 0; i < nr; i++)
+    if ((lba + i) % 64 / 8 != 1)
+      dev_fault_spoil (rig.backing, lba + i, 1, how, nr_failures, err);
+}
+
 /* Sectors go bad and get well again, and servers are killed. */
 static void
 model_fault (struct model *m)
@@ -1043,9 +1055,9 @@ model_fault (struct model *m)
   unsigned how = 1 + pick (m, 3);
 
   if (what < 30)
-    dev_fault_spoil (rig.backing, lba, nr, how, 0, pick (m, 2) ? EIO : EILSEQ);
+    model_spoil (lba, nr, how, 0, pick (m, 2) ? EIO : EILSEQ);
   else if (what < 50)
-    dev_fault_spoil (rig.backing, lba, nr, how, 1 + pick (m, 4), ENODATA);
+    model_spoil (lba, nr, how, 1 + pick (m, 4), ENODATA);
   else if (what < 90)
     dev_fault_mend (rig.backing, lba, nr);
   else {

@@ -26,7 +26,9 @@ begin_sized (unsigned nr_sectors, unsigned nr_spares)
 {
   fault_rig_init (&rig,
                   &(struct dev_fault_options) {
-                    .size_bytes = (uint64_t) nr_sectors * 512,
+                    /* A disk that takes no writes anywhere gets no spares:
+                       some sectors behind the others are good. */
+                    .size_bytes = (uint64_t) nr_sectors * 512 * 5 / 4,
                     .is_volatile = true },
                   &(struct dev_fault_options) { .is_volatile = true });
   rig.spare_bytes = (uint64_t) nr_spares * 512;

@@ -52,6 +52,14 @@ crash_set_add (struct crash_set *s, uint64_t hash)
 }
 
 void
+crash_set_remove (struct crash_set *s, uint64_t hash)
+{
+  for (unsigned i = 0; i < s->nr; i++)
+    if (s->hash[i] == hash)
+      s->hash[i--] = s->hash[--s->nr];
+}
+
+void
 crash_set_only (struct crash_set *s, uint64_t hash)
 {
   s->nr = 1;

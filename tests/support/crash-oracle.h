@@ -39,6 +39,7 @@ extern uint64_t crash_hash_of_zeroes (uint32_t nr_bytes);
 
 extern bool crash_set_has (const struct crash_set *s, uint64_t hash);
 extern void crash_set_add (struct crash_set *s, uint64_t hash);
+extern void crash_set_remove (struct crash_set *s, uint64_t hash);
 extern void crash_set_only (struct crash_set *s, uint64_t hash);
 extern void crash_sets_copy (struct crash_set *to,
                              const struct crash_set *from, unsigned nr);

@@ -225,6 +225,44 @@ do_write_part (struct crash_trial *t)
   return err;
 }
 
+/* A good sector fails for a moment, is called lost, and is then read after all:
+ * that is forgotten for good.
+ */
+static int
+do_forget (struct crash_trial *t)
+{
+  unsigned i = crash_pick (t, t->oracle.nr);
+  struct sectors s = some_sectors (t, i, 1);
+  struct crash_set *killed = &t->oracle.killed[i], *cut = &t->oracle.cut[i];
+  uint8_t *buf = malloc (t->oracle.sector_bytes);
+  struct engine *e = t->rig.engine;
+  lba_t lba = { t->first + i };
+  struct sector_run run;
+  bool is_lost;
+
+  map_next (e->map, lba, 1, &run);
+  if (run.state == SECTOR_CLEAN && t->oracle.sector_bytes == e->sector_bytes &&
+      dev_fault_how_bad (t->rig.backing, lba.n) == 0 &&
+      !crash_set_has (killed, CRASH_LOST) && !crash_set_has (cut, CRASH_LOST)) {
+    dev_fault_spoil (t->rig.backing, lba.n, 1, DEV_FAULT_BAD_READ, 0, 0);
+    crash_set_add (killed, CRASH_LOST);
+    crash_set_add (cut, CRASH_LOST);
+    engine_pread (e, buf, s.nr_bytes, s.offset);
+    dev_fault_mend (t->rig.backing, lba.n, 1);
+    map_next (e->map, lba, 1, &run);
+    is_lost = run.state == SECTOR_LOST;
+    if (is_lost && run.spare.n != SPARE_NONE.n &&
+        repair_forget (e, lba, run.spare, 1) == 0)
+      is_lost = false;
+    if (!is_lost) {
+      crash_set_remove (killed, CRASH_LOST);
+      crash_set_remove (cut, CRASH_LOST);
+    }
+  }
+  free (buf);
+  return 0;
+}
+
 int
 crash_flush (struct crash_trial *t)
 {
@@ -259,8 +297,8 @@ do_something (struct crash_trial *t)
       (t->flush_above && crash_nr_outcomes (t) > t->flush_above))
     return crash_flush (t);
   what = crash_pick (t, 100);
-  return (what < 63 ? do_write : what < 77 ? do_zero
-          : what < 88 ? do_read : do_write_part) (t);
+  return (what < 60 ? do_write : what < 74 ? do_zero : what < 85 ? do_read
+          : what < 90 ? do_forget : do_write_part) (t);
 }
 
 /* Returns how many requests found no spare. */
@@ -392,13 +430,26 @@ is_swallowed (struct crash_trial *t, const struct dev_fault_call *call)
   return false;
 }
 
+/* What is written back to the good sectors is what stands there: it shall not
+ * make a power cut have more outcomes.
+ */
+static void
+settle_guard (const struct crash_trial *t, const struct dev_fault_call *call)
+{
+  if (call->disk == t->rig.backing && call->kind == DEV_FAULT_PWRITE &&
+      call->err == 0 && call->offset >= t->end_bytes)
+    dev_fault_poke (call->disk, call->data, call->count, call->offset);
+}
+
 static int
 stop_world (void *opaque, const struct dev_fault_call *call, bool is_done)
 {
   struct crash_trial *t = opaque;
 
-  if (is_done)
+  if (is_done) {
+    settle_guard (t, call);
     return 0;
+  }
   if (!crash_world.is_dead) {
     flush_between (t, call);
     write_between (t, call);
@@ -440,6 +491,11 @@ crash_let_live (struct crash_trial *t)
 
 /* Trials. */
 
+/* At the end of the disk there are some that are always good: else it would
+ * count as dead.
+ */
+#define GUARD_SECTORS(nr_sectors) (32 + (nr_sectors) / 4)
+
 void
 crash_trial_begin (struct crash_trial *t, unsigned nr_sectors, unsigned first,
                    uint32_t sector_bytes, unsigned nr_spares)
@@ -447,9 +503,11 @@ crash_trial_begin (struct crash_trial *t, unsigned nr_sectors, unsigned first,
   uint8_t *buf = malloc (sector_bytes);
 
   memset (t, 0, sizeof *t);
+  t->end_bytes = (uint64_t) nr_sectors * sector_bytes;
   fault_rig_init (&t->rig,
                   &(struct dev_fault_options) {
-                    .size_bytes = (uint64_t) nr_sectors * sector_bytes,
+                    .size_bytes = t->end_bytes +
+                      (uint64_t) GUARD_SECTORS (nr_sectors) * sector_bytes,
                     .sector_bytes = sector_bytes, .is_volatile = true },
                   &(struct dev_fault_options) { .is_volatile = true });
   t->rig.spare_bytes = (uint64_t) nr_spares * sector_bytes;

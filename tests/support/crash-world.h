@@ -40,6 +40,7 @@ struct crash_trial {
   struct crash_oracle oracle;
   uint64_t seed;                /* of the requests */
   unsigned first;               /* sector of the disk that they begin at */
+  uint64_t end_bytes;           /* of the disk, but for some good sectors */
   unsigned run_max;             /* sectors in a request, to CRASH_RUN_MAX */
   unsigned flush_percent;       /* of the requests */
   unsigned flush_above;         /* and whenever a cut has more outcomes; or 0 */

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "engine-internal.h"
+#include "error.h"
+#include "evidence.h"
+#include "log.h"
+
+/* Where the disk was good a moment ago, so many places have to fail before it
+ * counts as dead; where it is not known to be good, all, but not for longer than
+ * that: a dead disk may need half a minute for each.
+ */
+#define KNOWN_TRIES_MAX 4
+#define UNKNOWN_NS UINT64_C (5000000000)
+
+/* The probes stay away from the failure so far, if the disk is large enough. */
+#define AWAY_BYTES (UINT64_C (32) << 20)
+
+struct evidence *
+evidence_new (uint64_t nr_sectors)
+{
+  struct evidence *v = aligned_alloc (64, sizeof *v);
+
+  if (v == NULL) {
+    set_error (ENOMEM, "no memory for the breaker");
+    return NULL;
+  }
+  memset (v, 0, sizeof *v);
+  while (nr_sectors >> v->region_shift > EVIDENCE_REGIONS - 1)
+    v->region_shift++;
+  v->nr_regions = (unsigned) (nr_sectors >> v->region_shift) + 1;
+  for (unsigned i = 0; i < EVIDENCE_REGIONS; i++)
+    atomic_init (&v->places[i].lba, UINT64_MAX);
+  lock_init (&v->lock, RANK_LEAF);
+  pthread_cond_init (&v->changed, NULL);
+  lock_init_timed_cond (&v->has_news);
+  return v;
+}
+
+void
+evidence_free (struct evidence *v)
+{
+  if (v == NULL)
+    return;
+  losses_free (&v->losses);
+  pthread_cond_destroy (&v->has_news);
+  pthread_cond_destroy (&v->changed);
+  lock_destroy (&v->lock);
+  free (v);
+}
+
+uint64_t
+evidence_now (void)
+{
+  struct timespec now;
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  return (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec;
+}
+
+/* Places to probe. */
+
+/* A probe under way. */
+struct probe {
+  enum breaker_op op;
+  const struct evidence_scope *scope;   /* NULL: nothing has failed */
+  lba_t lba;                    /* what has failed */
+  uint64_t nr_sectors;
+  uint64_t away_sectors;
+  uint8_t *buf[2];              /* of a unit */
+  unsigned nr_tries;
+  bool can_read;
+  int err;
+};
+
+static bool
+is_apart (lba_t unit, uint64_t unit_sectors, lba_t lba, uint64_t nr_sectors,
+          uint64_t by_sectors)
+{
+  return unit.n + unit_sectors + by_sectors <= lba.n ||
+    unit.n >= lba.n + nr_sectors + by_sectors;
+}
+
+/* The unit around a place, if it can be probed: whole, and all of it clean. */
+static bool
+is_place (struct engine *e, uint64_t lba, lba_t *ret_unit)
+{
+  uint64_t unit = e->unit_sectors;
+
+  ret_unit->n = lba & ~(unit - 1);
+  return (ret_unit->n + unit) << e->sector_shift <= e->size_bytes &&
+    map_is_clean (e->map, *ret_unit, unit);
+}
+
+/* Is it none that the request may have found bad? */
+static bool
+is_far (const struct engine *e, const struct probe *p, lba_t unit)
+{
+  return p->scope == NULL ||
+    (is_apart (unit, e->unit_sectors, p->lba, p->nr_sectors,
+               p->away_sectors) &&
+     is_apart (unit, e->unit_sectors, p->scope->lba, p->scope->nr_sectors, 0));
+}
+
+static uint32_t
+unit_bytes (const struct engine *e)
+{
+  return e->unit_sectors << e->sector_shift;
+}
+
+static int
+read_place (struct engine *e, lba_t unit, uint8_t *buf)
+{
+  return dev_pread (e->backing, buf, unit_bytes (e), lba_to_bytes (e, unit),
+                    DEV_UNCACHED);
+}
+
+/* The place could not be written.  Is its content still what it was?  (V2) */
+static void
+rescue_place (struct engine *e, lba_t unit, struct probe *p)
+{
+  if (read_place (e, unit, p->buf[1]) == 0 &&
+      memcmp (p->buf[0], p->buf[1], unit_bytes (e)) == 0)
+    return;
+  repair_rescue (e, unit, e->unit_sectors, p->buf[0]);
+}
+
+/* 1: the place answers as the probe wants it, 0: it does not, -1: it was not
+ * tried.
+ */
+static int
+write_back (struct engine *e, lba_t unit, struct probe *p)
+{
+  struct range_lock lock;
+  int r = 0;
+
+  if (!ranges_try_lock (e->ranges, &lock, unit, e->unit_sectors))
+    return -1;
+  if (!map_is_clean (e->map, unit, e->unit_sectors))
+    r = -1;
+  else if (read_place (e, unit, p->buf[0]) == 0) {
+    p->can_read = true;
+    r = dev_pwrite (e->backing, p->buf[0], unit_bytes (e),
+                    lba_to_bytes (e, unit), 0) == 0;
+    if (!r)
+      rescue_place (e, unit, p);
+  }
+  ranges_unlock_tried (e->ranges, &lock);
+  return r;
+}
+
+/* The same, but 0 if it was not tried. */
+static bool
+try_place (struct engine *e, lba_t unit, struct probe *p)
+{
+  int r;
+
+  if (p->op == BREAKER_WRITE)
+    r = write_back (e, unit, p);
+  else {
+    r = read_place (e, unit, p->buf[0]) == 0;
+    p->can_read |= r;
+  }
+  if (r == 0) {
+    p->err = errno;
+    p->nr_tries++;
+  }
+  return r == 1;
+}
+
+/* Regions one after the other, each far from the last, from the one after the
+ * failure on.
+ */
+static uint64_t
+nth_region (const struct evidence *v, const struct probe *p, unsigned n)
+{
+  return ((p->lba.n >> v->region_shift) + 1 + 5 * n) % EVIDENCE_REGIONS;
+}
+
+/* Where it was good a moment ago. */
+static bool
+try_known (struct engine *e, struct probe *p)
+{
+  struct evidence *v = e->evidence;
+  lba_t unit;
+
+  if (p->scope && p->scope->good != UINT64_MAX &&
+      is_place (e, p->scope->good, &unit) &&
+      is_apart (unit, e->unit_sectors, p->lba, p->nr_sectors, 0) &&
+      try_place (e, unit, p))
+    return true;
+  for (unsigned i = 0; i < EVIDENCE_REGIONS && p->nr_tries < KNOWN_TRIES_MAX;
+       i++) {
+    _Atomic uint64_t *place = &v->places[nth_region (v, p, i)].lba;
+    uint64_t lba = atomic_load (place);
+
+    if (lba == UINT64_MAX || !is_place (e, lba, &unit) || !is_far (e, p, unit))
+      continue;
+    if (try_place (e, unit, p))
+      return true;
+    atomic_store (place, UINT64_MAX);
+  }
+  return false;
+}
+
+/* The middles of the regions; within the request as well, if there is nothing
+ * else.
+ */
+static bool
+try_unknown (struct engine *e, struct probe *p, bool everywhere)
+{
+  struct evidence *v = e->evidence;
+  uint64_t end_ns = evidence_now () + UNKNOWN_NS;
+
+  for (unsigned i = 0; i < EVIDENCE_REGIONS; i++) {
+    uint64_t region = nth_region (v, p, i);
+    uint64_t half = (UINT64_C (1) << v->region_shift) / 2;
+    lba_t unit;
+
+    if (!is_place (e, (region << v->region_shift) + half, &unit) ||
+        !is_apart (unit, e->unit_sectors, p->lba, p->nr_sectors, 0) ||
+        (!everywhere && !is_far (e, p, unit)))
+      continue;
+    if (try_place (e, unit, p))
+      return true;
+    if (p->nr_tries > 0 && evidence_now () >= end_ns)
+      break;
+  }
+  return false;
+}
+
+/* Where there is no place to try nothing speaks against the disk. */
+static enum breaker_answer
+ask_disk (struct engine *e, struct probe *p)
+{
+  const enum breaker_answer wanted = p->op == BREAKER_WRITE
+    ? BREAKER_ANSWERS_WRITE : BREAKER_ANSWERS_READ;
+  CLEANUP_FREE uint8_t *buf = malloc (2 * (size_t) unit_bytes (e));
+
+  if (buf == NULL)
+    return wanted;
+  p->buf[0] = buf;
+  p->buf[1] = buf + unit_bytes (e);
+  p->away_sectors = MIN (AWAY_BYTES >> e->sector_shift, e->nr_sectors / 4);
+  if (try_known (e, p) || try_unknown (e, p, false) ||
+      (p->nr_tries == 0 && try_unknown (e, p, true)) || p->nr_tries == 0)
+    return wanted;
+  return p->can_read ? BREAKER_ANSWERS_READ : BREAKER_NO_ANSWER;
+}
+
+/* The breaker. */
+
+static void
+tell (struct engine *e, enum breaker_state before, enum breaker_state state,
+      uint64_t for_ns)
+{
+  const char *name = e->backing->info.name;
+
+  if (state == BREAKER_OPEN)
+    log_message (LEVEL_ERROR, "%s does not answer, not even where it was good "
+                 "before: no sector is called lost or remapped until it does",
+                 name);
+  else if (state == BREAKER_READ_ONLY)
+    log_message (LEVEL_ERROR, "%s can be read, but takes no writes anywhere: no "
+                 "sector is remapped until it does", name);
+  else
+    log_message (LEVEL_WARNING, "%s %s again, after %llu s", name,
+                 before == BREAKER_OPEN ? "answers" : "takes writes",
+                 (unsigned long long) (for_ns / 1000000000));
+}
+
+static void
+wake_patrol_locked (struct evidence *v)
+{
+  v->is_news = true;
+  pthread_cond_signal (&v->has_news);
+}
+
+/* Make a probe; v->lock is held before and after, not between (V1). */
+static void
+probe_locked (struct engine *e, struct probe *p)
+{
+  struct evidence *v = e->evidence;
+  enum breaker_state before = v->breaker.state, state;
+  uint64_t began_ns = evidence_now (), now_ns, for_ns;
+  enum breaker_answer answer;
+
+  v->is_probing = true;
+  lock_release (&v->lock);
+  answer = ask_disk (e, p);
+  now_ns = evidence_now ();
+  lock_acquire (&v->lock);
+  for_ns = now_ns - v->breaker.since_ns;
+  breaker_note_probe (&v->breaker, p->op, answer, began_ns, now_ns);
+  v->err = p->err;
+  state = v->breaker.state;
+  atomic_store (&v->state, (int) state);
+  v->is_probing = false;
+  pthread_cond_broadcast (&v->changed);
+  if (state == before)
+    return;
+  wake_patrol_locked (v);
+  lock_release (&v->lock);
+  tell (e, before, state, for_ns);
+  lock_acquire (&v->lock);
+}
+
+static int
+refuse_locked (const struct engine *e, enum breaker_op op, int err)
+{
+  const struct evidence *v = e->evidence;
+  bool is_read_only = op == BREAKER_WRITE &&
+    v->breaker.state == BREAKER_READ_ONLY;
+
+  if (v->err && !dev_error_is_medium (v->err))
+    err = v->err;
+  return set_error (err, "%s %s: %s", e->backing->info.name,
+                    is_read_only ? "takes no writes" : "does not answer",
+                    errno_text (err));
+}
+
+int
+evidence_get (struct engine *e, enum breaker_op op,
+              const struct evidence_scope *scope, lba_t lba,
+              uint64_t nr_sectors, int err)
+{
+  struct evidence *v = e->evidence;
+  uint64_t failed_ns = evidence_now ();
+
+  LOCK_FOR_SCOPE (&v->lock);
+  for (;;) {
+    struct probe p = {
+      .op = op, .scope = scope, .lba = lba, .nr_sectors = nr_sectors,
+    };
+
+    switch (breaker_judge (&v->breaker, op, failed_ns)) {
+    case BREAKER_BELIEVE:
+      return 0;
+    case BREAKER_REFUSE:
+      return refuse_locked (e, op, err);
+    case BREAKER_PROBE:
+      break;
+    }
+    if (v->is_probing)
+      lock_wait (&v->lock, &v->changed);
+    else
+      probe_locked (e, &p);
+  }
+}
+
+void
+evidence_probe (struct engine *e)
+{
+  struct evidence *v = e->evidence;
+  struct probe p = { .scope = NULL };
+
+  LOCK_FOR_SCOPE (&v->lock);
+  while (v->is_probing)
+    lock_wait (&v->lock, &v->changed);
+  p.op = breaker_probe_op (&v->breaker);
+  probe_locked (e, &p);
+}
+
+/* Losses. */
+
+void
+evidence_note_lost (struct evidence *v, lba_t lba, spare_t slot,
+                    uint64_t nr_sectors)
+{
+  uint64_t now_ns = evidence_now ();
+  struct loss loss = {
+    .lba = lba, .slot = slot, .nr_sectors = (uint32_t) nr_sectors,
+    .when_ns = now_ns,
+  };
+  uint64_t due_ns;
+
+  LOCK_FOR_SCOPE (&v->lock);
+  due_ns = breaker_look_due (&v->breaker);
+  if (due_ns == BREAKER_NEVER && now_ns > BREAKER_DOUBT_NS)
+    losses_expire (&v->losses, now_ns - BREAKER_DOUBT_NS);
+  losses_add (&v->losses, &loss);
+  breaker_note_lost (&v->breaker, nr_sectors, now_ns);
+  if (breaker_look_due (&v->breaker) != due_ns)
+    wake_patrol_locked (v);
+}
+
+bool
+evidence_take_loss (struct evidence *v, uint64_t since_ns, struct loss *ret)
+{
+  LOCK_FOR_SCOPE (&v->lock);
+  return losses_take (&v->losses, since_ns, ret);
+}
+
+void
+evidence_give_loss (struct evidence *v, struct loss loss)
+{
+  loss.when_ns = evidence_now ();
+
+  LOCK_FOR_SCOPE (&v->lock);
+  losses_add (&v->losses, &loss);
+}
+
+/* Work for patrol. */
+
+enum evidence_work
+evidence_get_work (struct evidence *v, uint64_t now_ns, uint64_t *ret_since_ns,
+                   uint64_t *ret_due_ns)
+{
+  uint64_t probe_ns, look_ns;
+
+  LOCK_FOR_SCOPE (&v->lock);
+  v->is_news = false;
+  probe_ns = breaker_probe_due (&v->breaker);
+  look_ns = breaker_look_due (&v->breaker);
+  if (probe_ns <= now_ns)
+    return EVIDENCE_PROBE;
+  if (look_ns <= now_ns) {
+    *ret_since_ns = breaker_take_look (&v->breaker);
+    return EVIDENCE_LOOK;
+  }
+  *ret_due_ns = MIN (probe_ns, look_ns);
+  return EVIDENCE_NOTHING;
+}
+
+bool
+evidence_wait (struct evidence *v, uint64_t due_ns)
+{
+  LOCK_FOR_SCOPE (&v->lock);
+  while (!v->is_news && !v->is_stopped) {
+    if (due_ns == BREAKER_NEVER)
+      lock_wait (&v->lock, &v->has_news);
+    else if (evidence_now () >= due_ns)
+      break;
+    else
+      lock_wait_until (&v->lock, &v->has_news, due_ns);
+  }
+  return !v->is_stopped;
+}
+
+void
+evidence_stop (struct evidence *v)
+{
+  LOCK_FOR_SCOPE (&v->lock);
+  v->is_stopped = true;
+  pthread_cond_signal (&v->has_news);
+}
