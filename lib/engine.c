@@ -462,7 +462,8 @@ write_zeroes (struct engine *e, lba_t lba, uint64_t nr_sectors, unsigned flags,
   if (zeroes == NULL)
     return set_error (ENOMEM, "no memory to write zeroes");
   while (r == 0 && nr_sectors > 0) {
-    uint64_t n = MIN (nr_sectors, max);
+    /* Up to a multiple, so that no physical sector is cut in two. */
+    uint64_t n = MIN (nr_sectors, max - lba.n % max);
 
     errno = failed;
     if (at_once)
