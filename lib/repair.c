@@ -36,6 +36,7 @@
 /* How a request that is read is taken apart. */
 struct search {
   unsigned nr_touches;          /* of the sectors at hand, so far */
+  unsigned nr_spare_touches;    /* the same of their spares */
   unsigned nr_found;            /* bad or weak sectors */
   struct evidence_scope scope;
 };
@@ -339,6 +340,21 @@ lose_remapped (struct engine *e, const struct sector_run *run)
   return lost_error (run->lba);
 }
 
+/* Its spare is tried as often as a sector of the disk would be. */
+static int
+read_spare_locked (struct engine *e, const struct sector_run *run,
+                   unsigned nr_touches, uint8_t *buf)
+{
+  while (store_read (e->store, run->spare, run->lba, 1, buf) == -1) {
+    if (errno != EILSEQ && !dev_error_is_medium (errno))
+      return -1;
+    if (++nr_touches >= touches_allowed (e))
+      return lose_remapped (e, run);
+    engine_post (e, EVENT_SPARE_ERROR, run->lba, 1, errno);
+  }
+  return 0;
+}
+
 /* Read one sector that this thread has alone, wherever it lives.  buf has room
  * for a whole one.
  */
@@ -353,11 +369,7 @@ read_sector_locked (struct engine *e, lba_t lba, struct search *s,
   case SECTOR_CLEAN:
     return read_clean_locked (e, lba, 1, s, buf);
   case SECTOR_REMAPPED:
-    if (store_read (e->store, run.spare, lba, 1, buf) == 0)
-      return 0;
-    if (errno != EILSEQ && !dev_error_is_medium (errno))
-      return -1;
-    return lose_remapped (e, &run);
+    return read_spare_locked (e, &run, s->nr_spare_touches, buf);
   case SECTOR_LOST:
     return lost_error (lba);
   case SECTOR_ZEROED:
@@ -519,7 +531,9 @@ int
 repair_spare_read (struct engine *e, lba_t lba, uint32_t nr_sectors,
                    uint8_t *buf)
 {
-  struct search search = { .scope = scope_of (lba, nr_sectors) };
+  struct search search = {
+    .nr_spare_touches = 1, .scope = scope_of (lba, nr_sectors),
+  };
 
   for (uint32_t i = 0; i < nr_sectors; i++)
     if (read_unit (e, (lba_t) { lba.n + i }, 1, &search,

@@ -781,6 +781,37 @@ START_TEST (unreadable_spare)
 }
 END_TEST
 
+/* Its read fails so often, and then gives the data; once more, and the sector
+ * is lost.
+ */
+START_TEST (spare_is_read_again)
+{
+  const unsigned retries = retry_counts[_i % 4], most = MAX (retries, 1u);
+  uint64_t at;
+
+  begin (_i);
+  spoil (AT, 3, DEV_FAULT_BAD);
+  expect_done (request (WRITE, AT, 3, 1));
+  at = data_at (0) / 512;
+  dev_fault_spoil (rig.store, at, 1, DEV_FAULT_BAD_READ, most, EIO);
+  expect_data (AT, 3, 1);
+  dev_fault_spoil (rig.store, at, 1, DEV_FAULT_BAD_READ, retries, EIO);
+  if (retries == 0)
+    dev_fault_mend (rig.store, at, 1);
+  expect_done (request (WRITE_PARTS, AT, 1, 0));
+  expect_data (AT + 1, 2, 1);
+
+  at = data_at (1) / 512;
+  dev_fault_spoil (rig.store, at, 1, DEV_FAULT_BAD_READ, 0, EIO);
+  dev_fault_forget_touches (rig.store);
+  expect_error (request (READ, AT + 1, 1, 0), EIO);
+  ck_assert_uint_eq (dev_fault_touches (rig.store, at), most + 1);
+  expect_state (AT + 1, SECTOR_LOST);
+  expect_data (AT + 2, 1, 1);
+  end ();
+}
+END_TEST
+
 /* The same for a part of it, which cannot be known then. */
 START_TEST (rotten_spare)
 {
@@ -1366,6 +1397,7 @@ add_store_trouble (Suite *suite)
   tcase_add_test (tc, bad_spares);
   tcase_add_loop_test (tc, no_good_spare, 0, 2);
   tcase_add_loop_test (tc, unreadable_spare, 0, NR_CONFIGS);
+  tcase_add_loop_test (tc, spare_is_read_again, 0, NR_CONFIGS);
   tcase_add_loop_test (tc, rotten_spare, 0, NR_CONFIGS);
   tcase_add_loop_test (tc, store_goes_away, 0, 2);
   tcase_add_loop_test (tc, store_is_dead, 0, 8);
