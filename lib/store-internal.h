@@ -108,6 +108,9 @@ extern int store_flush_dev (struct store *s);
 /* Initialise the entries of more slots, durably. */
 extern int store_make_ready (struct store *s, uint64_t nr_ready);
 
+/* Warn if few spares are left, and that was not said before.  store.c. */
+extern void store_tell_few_left (struct store *s);
+
 /* store-rewrite.c; the commit mutex is held.
  *
  * Entries that have just been written; up to where they were noted; all up to

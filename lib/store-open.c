@@ -445,6 +445,7 @@ open_loaded (struct dev *dev, const struct store_options *o,
   if (bring_up_to_date (s, image, o) == 0 && renew_spares (s) == 0 &&
       (map = build_map (s, image)) != NULL) {
     take_used_slots (s, image);
+    store_tell_few_left (s);
     *ret_map = map;
     return s;
   }

@@ -82,6 +82,27 @@ few_left_locked (struct store *s)
   return left;
 }
 
+static void
+tell_few_left (const struct store *s, int64_t few_left)
+{
+  if (few_left >= 0)
+    log_message (LEVEL_WARNING, "store %s: %u of %u spares left; restart with "
+                 "a larger spare-size= to have more", s->path,
+                 (unsigned) few_left, spares_total (s->spares) - s->nr_kept);
+}
+
+void
+store_tell_few_left (struct store *s)
+{
+  int64_t few_left;
+
+  {
+    LOCK_FOR_SCOPE (&s->map_lock);
+    few_left = few_left_locked (s);
+  }
+  tell_few_left (s, few_left);
+}
+
 /* Why no slot could be taken. */
 struct shortage {
   bool all_taken;               /* else: some are not ready yet */
@@ -105,13 +126,12 @@ take_ready (struct store *s, uint32_t nr, enum store_purpose purpose,
     if (!ret_why->all_taken) {
       n = spares_take (s->spares, MIN (nr, nr_free (s) - kept), ret_first);
       s->nr_in_hand += n;
-      few_left = few_left_locked (s);
+      /* A rewrite gives one back for each that it takes. */
+      if (purpose == STORE_FOR_NEW)
+        few_left = few_left_locked (s);
     }
   }
-  if (few_left >= 0)
-    log_message (LEVEL_WARNING, "store %s: %u of %u spares left; restart with "
-                 "a larger spare-size= to have more", s->path,
-                 (unsigned) few_left, spares_total (s->spares) - s->nr_kept);
+  tell_few_left (s, few_left);
   return n;
 }
 

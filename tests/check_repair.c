@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -16,6 +17,7 @@
 #include "checked.h"
 #include "dev-fault.h"
 #include "error.h"
+#include "log.h"
 #include "store-load.h"
 #include "worker.h"
 
@@ -691,6 +693,107 @@ START_TEST (exhaustion_within_a_request)
   }
   expect_data (10, SMALL_SLOTS, 1);
   expect_data (120, NR_SECTORS - 120, 0);
+  end ();
+}
+END_TEST
+
+/* What was said of few spares, as "left of total". */
+static unsigned nr_told, told_left, told_total;
+
+static void
+note_few_spares (int level, const char *message)
+{
+  const char *p = strstr (message, "store: ");
+
+  if (p && sscanf (p, "store: %u of %u spares left", &told_left,
+                   &told_total) == 2)
+    nr_told++;
+}
+
+/* Write bad sectors until so many spares are left of `total`; of all that is
+ * said meanwhile, the last speaks of `told`, and there are `nr`.  Rewrites say
+ * nothing.
+ */
+static void
+use_spares_until (unsigned left, unsigned total, unsigned told, unsigned nr)
+{
+  for (unsigned i = total - get_status ().spares_free; i < total - left; i++) {
+    expect_done (request (WRITE, i, 1, 1));
+    expect_done (request (WRITE, 0, i + 1, 1));
+    ck_assert_uint_eq (get_status ().spares_free, total - 1 - i);
+  }
+  ck_assert_uint_eq (get_status ().spares_free, left);
+  ck_assert_uint_eq (nr_told, nr);
+  if (nr > 0) {
+    ck_assert_uint_eq (told_left, told);
+    ck_assert_uint_eq (told_total, total);
+  }
+  nr_told = 0;
+}
+
+START_TEST (few_spares_are_told_once)
+{
+  log_set_callback (note_few_spares);
+  begin_small ();
+  spoil (0, 80, DEV_FAULT_BAD_WRITE);
+  use_spares_until (9, SMALL_SLOTS, 0, 0);
+  use_spares_until (8, SMALL_SLOTS, 8, 1);
+  use_spares_until (4, SMALL_SLOTS, 0, 0);
+  use_spares_until (3, SMALL_SLOTS, 3, 1);
+  use_spares_until (1, SMALL_SLOTS, 0, 0);
+  use_spares_until (0, SMALL_SLOTS, 0, 1);
+  expect_error (request (WRITE, SMALL_SLOTS, 1, 1), ENOSPC);
+  expect_done (request (ZERO, 0, 5, 1));
+  use_spares_until (0, SMALL_SLOTS, 0, 0);
+  reopen ();                    /* a start says it again */
+  use_spares_until (0, SMALL_SLOTS, 0, 1);
+  fault_rig_close (&rig);
+  rig.spare_bytes = 64 * 512;
+  open_rig ();
+  use_spares_until (17, 64, 0, 0);
+  use_spares_until (16, 64, 16, 1);
+  use_spares_until (6, 64, 6, 1);
+  use_spares_until (0, 64, 0, 1);
+  end ();
+  log_set_callback (NULL);
+}
+END_TEST
+
+static void spoil_slots (uint32_t first, uint32_t nr, unsigned how);
+
+/* With no spare left, a lost sector that has its slot is healed by any whole
+ * write, and all that is remapped can be lost, zeroed and written again.
+ */
+START_TEST (exhaustion_and_lost_sectors)
+{
+  begin_small ();
+  spoil (0, 40, DEV_FAULT_BAD);
+  expect_error (request (READ, 0, 4, 0), EIO);
+  expect_done (request (WRITE, 4, SMALL_SLOTS - 4, 1));
+  ck_assert_uint_eq (get_status ().spares_free, 0);
+  expect_error (request (WRITE, 38, 1, 1), ENOSPC);
+  expect_error (request (WRITE_PARTS, 0, 1, 0), EIO);
+  for (unsigned version = 2; version < 30; version++) {
+    expect_done (request (WRITE, 0, 1, version));
+    expect_data (0, 1, version);
+    expect_done (request (ZERO, 1, 1, 0));
+    expect_done (request (TRIM, 2, 1, 0));
+    expect_error (request (READ, 3, 1, 0), EIO);
+    expect_done (request (WRITE_PARTS, 1, 2, 0));
+    expect_done (request (WRITE, 4, SMALL_SLOTS - 4 - 4, version));
+    ck_assert_uint_eq (get_status ().spares_free, 0);
+  }
+  /* Unreadable spares are given up, out of what is kept back for rewrites. */
+  spoil_slots (10, 4, DEV_FAULT_BAD_READ);
+  for (unsigned i = 0; i < SMALL_SLOTS - 4; i++)
+    if (fault_rig_read (&rig, i, 1, 29) == -1)
+      expect_state (i, SECTOR_LOST);
+  ck_assert_uint_gt (get_status ().nr_lost, 1);
+  for (unsigned i = 0; i < SMALL_SLOTS - 4; i++)
+    expect_done (request (WRITE, i, 1, 30));
+  expect_data (0, SMALL_SLOTS - 4, 30);
+  reopen ();
+  expect_data (0, SMALL_SLOTS - 4, 30);
   end ();
 }
 END_TEST
@@ -1394,6 +1497,8 @@ add_store_trouble (Suite *suite)
   tcase_add_test (tc, exhaustion);
   tcase_add_test (tc, exhaustion_is_mended);
   tcase_add_test (tc, exhaustion_within_a_request);
+  tcase_add_test (tc, few_spares_are_told_once);
+  tcase_add_test (tc, exhaustion_and_lost_sectors);
   tcase_add_test (tc, bad_spares);
   tcase_add_loop_test (tc, no_good_spare, 0, 2);
   tcase_add_loop_test (tc, unreadable_spare, 0, NR_CONFIGS);
