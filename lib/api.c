@@ -244,6 +244,7 @@ open_engine (struct remap_disk *d, const struct remap_options *o,
   const struct engine_options eo = {
     .retries = o->retries,
     .lost_reads_zero = o->on_lost == REMAP_ON_LOST_ZERO,
+    .deadline_ms = (uint64_t) o->deadline_s * 1000,
     .event = post_event, .opaque = d,
   };
   struct dev *backing = open_backing (o);
@@ -433,6 +434,7 @@ remap_close (struct remap_disk *d)
   if (d == NULL)
     return;
   patrol_free (d->patrol);
+  engine_stop (d->engine);      /* it tells the worker what it meets */
   if (d->worker)
     worker_free (d->worker);
   if (d->control)

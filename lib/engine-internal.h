@@ -9,6 +9,7 @@
 
 #include "engine.h"
 #include "evidence.h"
+#include "late-reads.h"
 #include "ranges.h"
 
 struct engine {
@@ -18,6 +19,7 @@ struct engine {
   struct map *map;
   struct ranges *ranges;
   struct evidence *evidence;
+  struct late_reads *late_reads;        /* NULL: there is no deadline */
   struct engine_options options;
   uint64_t size_bytes, nr_sectors;
   uint32_t sector_bytes;
@@ -59,6 +61,19 @@ extern void engine_post (struct engine *e, enum event_kind kind, lba_t lba,
  */
 extern bool engine_is_medium_error (struct engine *e, enum event_kind kind,
                                     lba_t lba, uint64_t nr_sectors);
+
+/* Clean sectors will be changed in place now, by a thread that is in ranges:
+ * what reads of them bring later is stale (D2 of late-reads.h).
+ */
+static inline void
+engine_overtake_reads (struct engine *e, lba_t lba, uint64_t nr_sectors)
+{
+  if (e->late_reads)
+    late_reads_overtake (e->late_reads, lba, nr_sectors);
+}
+
+/* This thread has given out zeroes for a sector that is lost. */
+extern void engine_note_made_up (void);
 
 /* engine.c, for repair.c: write whole sectors wherever they live now.
  * nr_touches: how often the request has touched them already.
@@ -113,5 +128,7 @@ extern void repair_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
  */
 extern int repair_forget (struct engine *e, lba_t lba, spare_t slot,
                           uint32_t nr_sectors);
+/* A read has come back late: keep what is still true of it in spares. */
+extern void repair_keep_late (struct engine *e, struct late_read *read);
 
 #endif /* REMAP_ENGINE_INTERNAL_H */

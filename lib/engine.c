@@ -48,31 +48,39 @@ engine_is_medium_error (struct engine *e, enum event_kind kind, lba_t lba,
   return is_medium && !evidence_refuses (e->evidence, op);      /* E6 */
 }
 
-struct engine *
-engine_new (struct dev *backing, struct store *store, struct map *map,
-            const struct engine_options *options)
+static int read_late (void *opaque, lba_t lba, uint64_t nr_bytes, uint8_t *buf,
+                      bool *ret_is_data);
+static void came_late (void *opaque, struct late_read *read);
+
+/* What needs memory, but for the engine itself. */
+static int
+make_parts (struct engine *e)
 {
-  struct engine *e = calloc (1, sizeof *e);
+  const uint64_t deadline_ms = e->options.deadline_ms;
+  const struct late_reads_owner owner = {
+    .read = read_late, .came_late = came_late, .opaque = e,
+    .name = e->backing->info.name,
+  };
+
+  e->ranges = ranges_new ();
+  e->evidence = evidence_new (e->nr_sectors);
+  if (e->ranges && deadline_ms > 0)
+    e->late_reads = late_reads_new (deadline_ms, e->ranges, &owner);
+  if (e->ranges && e->evidence && (e->late_reads || deadline_ms == 0))
+    return 0;
+  late_reads_free (e->late_reads);
+  evidence_free (e->evidence);
+  ranges_free (e->ranges);
+  return -1;
+}
+
+static void
+fill_in (struct engine *e, struct dev *backing, struct store *store,
+         struct map *map, const struct engine_options *options)
+{
   uint32_t sector_bytes = store_sector_bytes (store);
   uint32_t unit_bytes = MAX (backing->info.physical_bytes, sector_bytes);
 
-  if (e) {
-    e->ranges = ranges_new ();
-    e->evidence = evidence_new (div_round_up (backing->info.size_bytes,
-                                              sector_bytes));
-  }
-  if (e == NULL || e->ranges == NULL || e->evidence == NULL) {
-    set_error (ENOMEM, "no memory for the engine");
-    if (e) {
-      ranges_free (e->ranges);
-      evidence_free (e->evidence);
-    }
-    free (e);
-    store_close (store);
-    map_free (map);
-    dev_close (backing);
-    return NULL;
-  }
   e->backing = backing;
   e->store = store;
   e->map = map;
@@ -83,7 +91,25 @@ engine_new (struct dev *backing, struct store *store, struct map *map,
   e->nr_sectors = div_round_up (e->size_bytes, sector_bytes);
   e->unit_sectors = unit_bytes >> e->sector_shift;
   e->step_sectors = MAX (unit_bytes, (uint32_t) STEP_BYTES) >> e->sector_shift;
-  return e;
+}
+
+struct engine *
+engine_new (struct dev *backing, struct store *store, struct map *map,
+            const struct engine_options *options)
+{
+  struct engine *e = calloc (1, sizeof *e);
+
+  if (e) {
+    fill_in (e, backing, store, map, options);
+    if (make_parts (e) == 0)
+      return e;
+  }
+  set_error (ENOMEM, "no memory for the engine");
+  free (e);
+  store_close (store);
+  map_free (map);
+  dev_close (backing);
+  return NULL;
 }
 
 int
@@ -93,10 +119,20 @@ engine_start (struct engine *e)
 }
 
 void
+engine_stop (struct engine *e)
+{
+  if (e == NULL)
+    return;
+  late_reads_free (e->late_reads);
+  e->late_reads = NULL;
+}
+
+void
 engine_free (struct engine *e)
 {
   if (e == NULL)
     return;
+  engine_stop (e);
   if (!e->backing->info.readonly && dev_flush (e->backing) == -1)
     log_message (LEVEL_ERROR, "%s", last_error_text ());
   store_close (e->store);
@@ -219,6 +255,7 @@ read_run (struct engine *e, const struct sector_run *run, uint8_t *buf,
   case SECTOR_LOST:
     if (!e->options.lost_reads_zero)
       return lost_error (run->lba);
+    engine_note_made_up ();
     break;
   case SECTOR_ZEROED:
     break;
@@ -264,19 +301,89 @@ read_mixed (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
   return 0;
 }
 
+static int
+read_sectors (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
+{
+  struct span s = span_of (e, count, offset);
+
+  if (map_is_clean (e->map, s.lba, s.nr_sectors))
+    return read_backing (e, buf, count, offset);
+  return read_mixed (e, buf, count, offset);
+}
+
+/* With a deadline. */
+
+/* Zeroes that this thread gave out in place of what is lost. */
+static _Thread_local unsigned nr_made_up;
+
+void
+engine_note_made_up (void)
+{
+  nr_made_up++;
+}
+
+static int
+read_late (void *opaque, lba_t lba, uint64_t nr_bytes, uint8_t *buf,
+           bool *ret_is_data)
+{
+  struct engine *e = opaque;
+  unsigned before = nr_made_up;
+  int r = read_sectors (e, buf, (size_t) nr_bytes, lba_to_bytes (e, lba));
+
+  *ret_is_data = nr_made_up == before;
+  return r;
+}
+
+static void
+came_late (void *opaque, struct late_read *read)
+{
+  repair_keep_late (opaque, read);
+}
+
+/* Does a read of these sectors need the disk? */
+static bool
+has_clean (struct engine *e, struct span s)
+{
+  struct sector_run run;
+
+  while (s.nr_sectors > 0) {
+    map_next (e->map, s.lba, s.nr_sectors, &run);
+    if (run.state == SECTOR_CLEAN)
+      return true;
+    s.lba.n += run.nr_sectors;
+    s.nr_sectors -= run.nr_sectors;
+  }
+  return false;
+}
+
+/* As read_sectors, whose sectors are whole in a buffer of its own then.  1: it
+ * is not to be done so.
+ */
+static int
+read_in_time (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
+{
+  struct span s = span_of (e, count, offset);
+  const struct late_reads_request request = {
+    .lba = s.lba, .nr_sectors = s.nr_sectors,
+    .nr_bytes = sectors_to_bytes (e, s.lba, s.nr_sectors),
+    .skip = (size_t) (offset - lba_to_bytes (e, s.lba)), .count = count,
+  };
+
+  return has_clean (e, s) ? late_reads_do (e->late_reads, &request, buf) : 1;
+}
+
 int
 engine_pread (struct engine *e, void *buf, size_t count, uint64_t offset)
 {
-  struct span s;
+  int r = 1;
 
   if (check_bounds (e, count, offset) == -1)
     return -1;
   if (count == 0)
     return 0;
-  s = span_of (e, count, offset);
-  if (map_is_clean (e->map, s.lba, s.nr_sectors))
-    return read_backing (e, buf, count, offset);
-  return read_mixed (e, buf, count, offset);
+  if (e->late_reads)
+    r = read_in_time (e, buf, count, offset);
+  return r == 1 ? read_sectors (e, buf, count, offset) : r;
 }
 
 /* Write. */
@@ -292,9 +399,11 @@ write_clean (struct engine *e, lba_t lba, uint64_t nr_sectors,
   struct range_slot *slot = ranges_enter (e->ranges, lba, nr_sectors);
   int r = 1, err;
 
-  if (map_is_clean (e->map, lba, nr_sectors))
+  if (map_is_clean (e->map, lba, nr_sectors)) {
+    engine_overtake_reads (e, lba, nr_sectors);
     r = dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
                     lba_to_bytes (e, lba), flags);
+  }
   err = errno;
   ranges_leave (e->ranges, slot);
   errno = err;
@@ -486,9 +595,11 @@ clear_clean (struct engine *e, lba_t lba, uint64_t nr_sectors, clear_fn *clear,
   struct range_slot *slot = ranges_enter (e->ranges, lba, nr_sectors);
   int r = 1, err;
 
-  if (map_is_clean (e->map, lba, nr_sectors))
+  if (map_is_clean (e->map, lba, nr_sectors)) {
+    engine_overtake_reads (e, lba, nr_sectors);
     r = clear (e->backing, sectors_to_bytes (e, lba, nr_sectors),
                lba_to_bytes (e, lba), flags);
+  }
   err = errno;
   ranges_leave (e->ranges, slot);
   errno = err;

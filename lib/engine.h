@@ -31,6 +31,7 @@ struct engine;
 struct engine_options {
   unsigned retries;
   bool lost_reads_zero;
+  uint64_t deadline_ms;         /* of reads; 0: none */
   /* Told what happens to sectors; called from I/O threads, must not wait. */
   void (*event) (void *opaque, const struct event *event);
   void *opaque;
@@ -43,6 +44,11 @@ extern struct engine *engine_new (struct dev *backing, struct store *store,
 
 /* Note in the store which process serves it.  After the last fork. */
 extern int engine_start (struct engine *e);
+
+/* Wait for reads that are late.  No call may be under way or follow, but
+ * engine_flush, engine_get_status and engine_free, which does it too.
+ */
+extern void engine_stop (struct engine *e);
 
 /* Closes the store (all durable) and the backing. */
 extern void engine_free (struct engine *e);

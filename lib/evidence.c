@@ -40,7 +40,7 @@ evidence_new (uint64_t nr_sectors)
     atomic_init (&v->places[i].lba, UINT64_MAX);
   lock_init (&v->lock, RANK_LEAF);
   pthread_cond_init (&v->changed, NULL);
-  lock_init_timed_cond (&v->has_news);
+  lock_cond_init (&v->has_news);
   return v;
 }
 

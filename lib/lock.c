@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "lock.h"
 
@@ -75,8 +76,8 @@ lock_release (struct lock *lock)
   errno = saved;
 }
 
-/* Taken again before the wait, so that a violation (L1) shows even where nobody
- * wakes this thread.
+/* Before a wait.  The rank is taken again before it, so that a violation (L1)
+ * shows even where nobody wakes this thread.
  */
 static void
 note_wait (const struct lock *lock)
@@ -87,7 +88,30 @@ note_wait (const struct lock *lock)
 }
 
 void
-lock_init_timed_cond (pthread_cond_t *cond)
+lock_wait (struct lock *lock, pthread_cond_t *cond)
+{
+  note_wait (lock);
+  pthread_cond_wait (cond, &lock->mutex);
+  lock_note_acquired (lock->rank);
+}
+
+bool
+lock_wait_until (struct lock *lock, pthread_cond_t *cond, uint64_t until_ns)
+{
+  const struct timespec until = {
+    .tv_sec = (time_t) (until_ns / 1000000000),
+    .tv_nsec = (long) (until_ns % 1000000000),
+  };
+  int r;
+
+  note_wait (lock);
+  r = pthread_cond_timedwait (cond, &lock->mutex, &until);
+  lock_note_acquired (lock->rank);
+  return r != ETIMEDOUT;
+}
+
+void
+lock_cond_init (pthread_cond_t *cond)
 {
   pthread_condattr_t attr;
 
@@ -95,25 +119,4 @@ lock_init_timed_cond (pthread_cond_t *cond)
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (cond, &attr);
   pthread_condattr_destroy (&attr);
-}
-
-void
-lock_wait_until (struct lock *lock, pthread_cond_t *cond, uint64_t when_ns)
-{
-  struct timespec when = {
-    .tv_sec = (time_t) (when_ns / 1000000000),
-    .tv_nsec = (long) (when_ns % 1000000000),
-  };
-
-  note_wait (lock);
-  pthread_cond_timedwait (cond, &lock->mutex, &when);
-  lock_note_acquired (lock->rank);
-}
-
-void
-lock_wait (struct lock *lock, pthread_cond_t *cond)
-{
-  note_wait (lock);
-  pthread_cond_wait (cond, &lock->mutex);
-  lock_note_acquired (lock->rank);
 }

@@ -49,12 +49,12 @@ extern void lock_release (struct lock *lock);
 /* Wait on cond; the lock is held before and after, not between. */
 extern void lock_wait (struct lock *lock, pthread_cond_t *cond);
 
-/* The same until a time of CLOCK_MONOTONIC at the latest; cond was made by
- * lock_init_timed_cond.
+/* The same, but not longer than until CLOCK_MONOTONIC is until_ns: false then.
+ * cond is one of lock_cond_init.
  */
-extern void lock_init_timed_cond (pthread_cond_t *cond);
-extern void lock_wait_until (struct lock *lock, pthread_cond_t *cond,
-                             uint64_t when_ns);
+extern bool lock_wait_until (struct lock *lock, pthread_cond_t *cond,
+                             uint64_t until_ns);
+extern void lock_cond_init (pthread_cond_t *cond);
 
 /* Does this thread hold a lock of that rank?  Always true with NDEBUG. */
 extern bool lock_rank_is_held (enum lock_rank rank);

@@ -276,3 +276,16 @@ ranges_unlock_tried (struct ranges *r, struct range_lock *lock)
   LOCK_FOR_SCOPE (&r->mutex);
   remove_lock (r, lock);
 }
+
+bool
+ranges_is_busy (struct ranges *r, lba_t lba, uint64_t nr_sectors)
+{
+  uint64_t first = lba.n, last = lba.n + nr_sectors - 1;
+
+  if (has_writer (r, first, last))
+    return true;
+  if (atomic_load (&r->nr_locks) == 0)
+    return false;
+  LOCK_FOR_SCOPE (&r->mutex);
+  return is_locked (r, first, last);
+}

@@ -47,5 +47,9 @@ extern void ranges_unlock (struct ranges *r, struct range_lock *lock);
 extern bool ranges_try_lock (struct ranges *r, struct range_lock *lock,
                              lba_t lba, uint64_t nr_sectors);
 extern void ranges_unlock_tried (struct ranges *r, struct range_lock *lock);
+/* Is a writer in a range now, or has somebody it alone (or waits for it)?  A no
+ * is worth something to a caller that whoever comes later will notice.
+ */
+extern bool ranges_is_busy (struct ranges *r, lba_t lba, uint64_t nr_sectors);
 
 #endif /* REMAP_RANGES_H */

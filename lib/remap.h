@@ -47,6 +47,7 @@ struct remap_options {
   enum remap_direct direct;     /* default REMAP_DIRECT_AUTO */
   const char *control;          /* path of the control socket; "off": none;
                                    NULL: STORE.ctl of a store that is a file */
+  unsigned deadline_s;          /* reads: EIO after so long; 0: never */
   int readonly;                 /* nothing reaches the backing but reads */
   int adopt;                    /* take a store that knows another disk */
   int new_store;                /* begin anew where a store is missing */
@@ -95,8 +96,8 @@ extern struct remap_disk *remap_open (const struct remap_options *options);
  */
 extern int remap_start (struct remap_disk *disk);
 
-/* Analyse what is queued, join the threads, make the store durable, unlock.
- * No other call may be under way.  NULL is allowed.
+/* Wait for late reads, analyse what is queued, join the threads, make the
+ * store durable, unlock.  No other call may be under way.  NULL is allowed.
  * Since:     0.1
  */
 extern void remap_close (struct remap_disk *disk);
@@ -123,9 +124,10 @@ extern const char *remap_backing (const struct remap_disk *disk);
 /* Read count bytes at offset into buf, following remapped sectors.
  * Units:     bytes, any offset and count inside the disk.
  * Returns:   0, or -1 with the error set; buf is then undefined.
- * Errors:    EINVAL out of range; EIO a sector is lost; others as the disk
- *            gave them.
- * Threads:   any number in parallel; blocks as long as the disk does.
+ * Errors:    EINVAL out of range; EIO a sector is lost, or the read was not
+ *            answered in time (deadline_s); others as the disk gave them.
+ * Threads:   any number in parallel; blocks as long as the disk does, or until
+ *            the deadline.
  * Since:     0.1
  */
 extern int remap_pread (struct remap_disk *disk, void *buf, size_t count,

@@ -394,6 +394,7 @@ lost_or_zero (struct engine *e, int r, lba_t lba, uint64_t nr_sectors,
   if (run.state != SECTOR_LOST || run.nr_sectors < nr_sectors)
     return r;
   memset (buf, 0, nr_sectors << e->sector_shift);
+  engine_note_made_up ();
   return 0;
 }
 
@@ -542,6 +543,121 @@ repair_spare_read (struct engine *e, lba_t lba, uint32_t nr_sectors,
   return 0;
 }
 
+/* Late data. */
+
+/* The next sectors from *lba on that are clean, and whose late data is true.
+ * Returns how many, at most a record's; 0: none before end.
+ */
+static uint64_t
+next_to_keep (struct engine *e, const struct late_read *read, lba_t *lba,
+              lba_t end)
+{
+  while (lba->n < end.n) {
+    bool is_overtaken = true;
+    struct sector_run run;
+
+    map_next (e->map, *lba, end.n - lba->n, &run);
+    if (run.state == SECTOR_CLEAN)
+      run.nr_sectors = late_read_next (e->late_reads, read, *lba,
+                                       run.nr_sectors, &is_overtaken);
+    if (!is_overtaken)
+      return MIN (run.nr_sectors, (uint64_t) STORE_RECORD_MAX);
+    lba->n += run.nr_sectors;
+  }
+  return 0;
+}
+
+/* Give these sectors spares with their late data, as far as it is still true
+ * now that this thread has them alone (D4).  Returns how many, or -1.
+ */
+static int
+keep_locked (struct engine *e, const struct late_read *read, lba_t lba,
+             lba_t end)
+{
+  int nr_kept = 0;
+  uint64_t n;
+
+  while ((n = next_to_keep (e, read, &lba, end)) > 0) {
+    const uint8_t *data = late_read_data (read) +
+      ((lba.n - late_read_lba (read).n) << e->sector_shift);
+
+    if (place_data (e, lba, n, data, CAUSE_READ_ERROR, STORE_FOR_NEW) == -1)
+      return -1;
+    engine_post (e, EVENT_REMAPPED, lba, n, 0);
+    nr_kept += (int) n;
+    lba.n += n;
+  }
+  return nr_kept;
+}
+
+/* The range that is taken alone is one that nobody has overtaken by now: a
+ * write that the disk sits on as well is not waited for.
+ */
+static int
+keep (struct engine *e, const struct late_read *read)
+{
+  lba_t lba = late_read_lba (read);
+  lba_t end = { lba.n + late_read_nr_sectors (read) };
+  int nr_kept = 0;
+  uint64_t n;
+
+  while ((n = next_to_keep (e, read, &lba, end)) > 0) {
+    lba_t next = { lba.n + n };
+    struct range_lock lock;
+    int r;
+
+    ranges_lock (e->ranges, &lock, lba, n);
+    r = keep_locked (e, read, lba, next);
+    ranges_unlock (e->ranges, &lock);
+    if (r == -1)
+      return -1;
+    nr_kept += r;
+    lba = next;
+  }
+  return nr_kept;
+}
+
+/* Late data takes no spare of the last quarter, which is for sectors that are
+ * bad, and none where a record cannot be made: its sector would be given up.
+ */
+static int
+check_room_for_late (struct engine *e, uint64_t nr_sectors)
+{
+  struct status status = { .spares_total = 0 };
+
+  store_get_status (e->store, &status);
+  if (status.store_failed || atomic_load (&e->failed))
+    return set_error (EIO, "the store has failed");
+  if (nr_sectors + status.spares_total / 4 > status.spares_free)
+    return set_error (ENOSPC, "%llu of %llu spares are left",
+                      (unsigned long long) status.spares_free,
+                      (unsigned long long) status.spares_total);
+  return 0;
+}
+
+void
+repair_keep_late (struct engine *e, struct late_read *read)
+{
+  uint64_t first = late_read_lba (read).n;
+  uint64_t nr_sectors = late_read_nr_sectors (read);
+  int nr_kept;
+
+  engine_post (e, EVENT_WEAK, late_read_lba (read), nr_sectors, 0);
+  nr_kept = check_room_for_late (e, nr_sectors) == -1 ? -1 : keep (e, read);
+  if (nr_kept == -1)
+    log_limited (LEVEL_WARNING, "sectors %llu to %llu of %s came after %u "
+                 "seconds, and are not all kept: %s",
+                 (unsigned long long) first,
+                 (unsigned long long) (first + nr_sectors - 1),
+                 e->backing->info.name, late_read_took_s (read),
+                 last_error_text ());
+  else
+    log_limited (LEVEL_INFO, "sectors %llu to %llu of %s came after %u seconds: "
+                 "%d of them are kept in spares", (unsigned long long) first,
+                 (unsigned long long) (first + nr_sectors - 1),
+                 e->backing->info.name, late_read_took_s (read), nr_kept);
+}
+
 /* Write. */
 
 /* Sectors that are clean and cannot be written go to spares. */
@@ -603,6 +719,7 @@ write_clean_locked (struct engine *e, lba_t lba, const uint8_t *buf,
 {
   int err;
 
+  engine_overtake_reads (e, lba, 1);
   if (dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, 1),
                   lba_to_bytes (e, lba), flags) == 0)
     return 0;
@@ -694,11 +811,14 @@ try_write (struct engine *e, lba_t lba, uint64_t nr_sectors,
 {
   struct range_slot *slot = ranges_enter (e->ranges, lba, nr_sectors);
   bool is_clean = map_is_clean (e->map, lba, nr_sectors);
-  int r = !is_clean ? 0
-    : dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
-                  lba_to_bytes (e, lba), s->flags);
-  int err = errno;
+  int r = 0, err;
 
+  if (is_clean) {
+    engine_overtake_reads (e, lba, nr_sectors);
+    r = dev_pwrite (e->backing, buf, sectors_to_bytes (e, lba, nr_sectors),
+                    lba_to_bytes (e, lba), s->flags);
+  }
+  err = errno;
   ranges_leave (e->ranges, slot);
   errno = err;
   if (!is_clean)        /* mapped meanwhile: each goes where it lives now */

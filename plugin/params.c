@@ -23,6 +23,8 @@ const char params_help[] =
   "retries=<N>          Further attempts before an unreadable sector is lost\n"
   "                       (default: 2).\n"
   "on-lost=error|zero   What a read of a lost sector gets (default: error).\n"
+  "deadline=<S>|off     Seconds after which a read that the disk sits on gets\n"
+  "                       an error (default: off).\n"
   "direct=auto|on|off   Direct I/O on the disk (default: auto).\n"
   "adopt=yes            Take a store that belongs to another disk.\n"
   "new-store=yes        Begin anew where the store of the disk is missing.\n"
@@ -31,6 +33,7 @@ const char params_help[] =
 struct remap_options params;
 
 #define RETRIES_MAX 1000
+#define DEADLINE_MAX_S 3600
 
 /* What params points to. */
 static char *backing, *spare, *control;
@@ -120,8 +123,8 @@ parse_size (const char *value)
 }
 
 /* nbdkit's own parser says "empty string" of a word. */
-static int
-set_retries (const char *value)
+static bool
+parse_number (const char *value, unsigned min, unsigned max, unsigned *ret)
 {
   unsigned long n;
   char *end;
@@ -129,13 +132,34 @@ set_retries (const char *value)
   errno = 0;
   n = strtoul (value, &end, 10);
   if (value[0] < '0' || value[0] > '9' || *end != '\0' || errno != 0 ||
-      n > RETRIES_MAX) {
-    nbdkit_error ("retries=%s is not understood: use a number from 0 to %d",
-                  value, RETRIES_MAX);
-    return -1;
+      n < min || n > max)
+    return false;
+  *ret = (unsigned) n;
+  return true;
+}
+
+static int
+set_retries (const char *value)
+{
+  if (parse_number (value, 0, RETRIES_MAX, &params.retries))
+    return 0;
+  nbdkit_error ("retries=%s is not understood: use a number from 0 to %d",
+                value, RETRIES_MAX);
+  return -1;
+}
+
+static int
+set_deadline (const char *value)
+{
+  if (strcmp (value, "off") == 0) {
+    params.deadline_s = 0;
+    return 0;
   }
-  params.retries = (unsigned) n;
-  return 0;
+  if (parse_number (value, 1, DEADLINE_MAX_S, &params.deadline_s))
+    return 0;
+  nbdkit_error ("deadline=%s is not understood: use a number of seconds from 1 "
+                "to %d, or off", value, DEADLINE_MAX_S);
+  return -1;
 }
 
 static int
@@ -182,6 +206,8 @@ params_set (const char *key, const char *value)
     return set_spare_size (value);
   if (strcmp (key, "retries") == 0)
     return set_retries (value);
+  if (strcmp (key, "deadline") == 0)
+    return set_deadline (value);
   if (strcmp (key, "adopt") == 0)
     return set_choice (key, value, yes_no, &params.adopt);
   if (strcmp (key, "new-store") == 0)

@@ -1131,6 +1131,7 @@ fault_rig_kill (struct fault_rig *rig)
 
   if (e == NULL)
     return;
+  engine_stop (e);
   store_abandon (e->store);
   map_free (e->map);
   ranges_free (e->ranges);
