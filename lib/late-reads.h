@@ -78,8 +78,8 @@ struct late_reads_request {
   size_t skip, count;
 };
 
-/* Read.  0, -1 with the error set (EIO: not in time), or 1: there is no memory or
- * no thread, the caller shall read by itself.
+/* Read.  0, -1 with the error set (EIO: not in time), or 1: there is no memory
+ * or no thread, the caller shall read by itself.
  */
 extern int late_reads_do (struct late_reads *l,
                           const struct late_reads_request *request, void *buf);
@@ -94,8 +94,8 @@ extern uint64_t late_read_nr_sectors (const struct late_read *read);
 extern const uint8_t *late_read_data (const struct late_read *read);
 extern unsigned late_read_took_s (const struct late_read *read);
 
-/* From lba on, which is one of the read's: how many sectors, at most nr_sectors,
- * are marked, or not, as the first one is.
+/* From lba on, which is one of the read's: how many sectors, at most
+ * nr_sectors, are marked, or not, as the first one is.
  */
 extern uint64_t late_read_next (struct late_reads *l,
                                 const struct late_read *read, lba_t lba,

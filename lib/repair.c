@@ -652,8 +652,9 @@ repair_keep_late (struct engine *e, struct late_read *read)
                  e->backing->info.name, late_read_took_s (read),
                  last_error_text ());
   else
-    log_limited (LEVEL_INFO, "sectors %llu to %llu of %s came after %u seconds: "
-                 "%d of them are kept in spares", (unsigned long long) first,
+    log_limited (LEVEL_INFO, "sectors %llu to %llu of %s came after %u "
+                 "seconds: %d of them are kept in spares",
+                 (unsigned long long) first,
                  (unsigned long long) (first + nr_sectors - 1),
                  e->backing->info.name, late_read_took_s (read), nr_kept);
 }
