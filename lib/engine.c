@@ -564,7 +564,8 @@ write_zeroes (struct engine *e, lba_t lba, uint64_t nr_sectors, unsigned flags,
               int failed, bool *ret_used_store)
 {
   uint64_t max = MAX (ZEROES_BYTES >> e->sector_shift, 1u);
-  bool at_once = failed && (nr_sectors <= max || e->options.retries < 2);
+  bool is_small = nr_sectors <= max - lba.n % max;
+  bool at_once = failed && (is_small || e->options.retries < 2);
   uint8_t *zeroes = calloc (1, MAX (ZEROES_BYTES, e->sector_bytes));
   int r = 0;
 
@@ -574,7 +575,7 @@ write_zeroes (struct engine *e, lba_t lba, uint64_t nr_sectors, unsigned flags,
     /* Up to a multiple, so that no physical sector is cut in two. */
     uint64_t n = MIN (nr_sectors, max - lba.n % max);
 
-    errno = failed;
+    errno = is_small ? failed : 0;      /* it was no error of this piece */
     if (at_once)
       r = repair_write (e, lba, n, zeroes, flags, 1, ret_used_store);
     else

@@ -76,6 +76,7 @@ struct probe {
   uint64_t away_sectors;
   uint8_t *buf[2];              /* of a unit */
   unsigned nr_tries;
+  bool takes_zeroes;            /* write back zeroes as well */
   bool can_read;
   int err;
 };
@@ -132,27 +133,51 @@ rescue_place (struct engine *e, lba_t unit, struct probe *p)
   repair_rescue (e, unit, e->unit_sectors, p->buf[0]);
 }
 
+static bool
+is_zero (const uint8_t *buf, size_t nr_bytes)
+{
+  return buf[0] == 0 && memcmp (buf, buf + 1, nr_bytes - 1) == 0;
+}
+
+/* Zeroes may be a hole of a sparse file, which would then take room, or find
+ * none.
+ */
+static int
+write_back_locked (struct engine *e, lba_t unit, struct probe *p)
+{
+  int err;
+
+  if (!map_is_clean (e->map, unit, e->unit_sectors))
+    return -1;
+  if (read_place (e, unit, p->buf[0]) == -1)
+    return 0;
+  p->can_read = true;
+  if (!p->takes_zeroes && is_zero (p->buf[0], unit_bytes (e)))
+    return -1;
+  if (dev_pwrite (e->backing, p->buf[0], unit_bytes (e),
+                  lba_to_bytes (e, unit), 0) == 0)
+    return 1;
+  err = errno;
+  rescue_place (e, unit, p);
+  errno = err;
+  return err == ENOSPC ? -1 : 0;
+}
+
 /* 1: the place answers as the probe wants it, 0: it does not, -1: it was not
- * tried.
+ * tried, or says nothing.
  */
 static int
 write_back (struct engine *e, lba_t unit, struct probe *p)
 {
   struct range_lock lock;
-  int r = 0;
+  int r, err;
 
   if (!ranges_try_lock (e->ranges, &lock, unit, e->unit_sectors))
     return -1;
-  if (!map_is_clean (e->map, unit, e->unit_sectors))
-    r = -1;
-  else if (read_place (e, unit, p->buf[0]) == 0) {
-    p->can_read = true;
-    r = dev_pwrite (e->backing, p->buf[0], unit_bytes (e),
-                    lba_to_bytes (e, unit), 0) == 0;
-    if (!r)
-      rescue_place (e, unit, p);
-  }
+  r = write_back_locked (e, unit, p);
+  err = errno;
   ranges_unlock_tried (e->ranges, &lock);
+  errno = err;
   return r;
 }
 
@@ -249,8 +274,14 @@ ask_disk (struct engine *e, struct probe *p)
   p->buf[0] = buf;
   p->buf[1] = buf + unit_bytes (e);
   p->away_sectors = MIN (AWAY_BYTES >> e->sector_shift, e->nr_sectors / 4);
-  if (try_known (e, p) || try_unknown (e, p, false) ||
-      (p->nr_tries == 0 && try_unknown (e, p, true)) || p->nr_tries == 0)
+  p->takes_zeroes = false;
+  do {
+    if (try_known (e, p) || try_unknown (e, p, false) ||
+        (p->nr_tries == 0 && try_unknown (e, p, true)))
+      return wanted;
+    p->takes_zeroes = !p->takes_zeroes;
+  } while (p->nr_tries == 0 && p->op == BREAKER_WRITE && p->takes_zeroes);
+  if (p->nr_tries == 0)
     return wanted;
   return p->can_read ? BREAKER_ANSWERS_READ : BREAKER_NO_ANSWER;
 }

@@ -343,6 +343,8 @@ begin (struct trial *t)
   uint64_t margin = MARGIN_BYTES / t->layout.sector_bytes;
 
   t->unit_sectors = t->layout.physical_bytes / t->layout.sector_bytes;
+  /* Room for probes beside the request. */
+  margin = MAX (margin, round_up (t->nr / 2, t->unit_sectors));
   t->first = margin + (pick (t, 2) ? pick (t, 2 * t->unit_sectors) : 0);
   t->nr_all = round_up (t->first + t->nr, t->unit_sectors) + margin;
   t->is_bad = calloc (t->nr_all, sizeof *t->is_bad);
