@@ -47,7 +47,7 @@ wanted_slots (const struct store_options *o, uint32_t sector_bytes)
     nr = MAX (div_round_up (o->backing->size_bytes / 100, sector_bytes),
               SPARES_MIN_DEFAULT);
   else
-    nr = o->spare_bytes / sector_bytes;
+    nr = MAX (o->spare_bytes / sector_bytes, UINT64_C (1));
   if (o->spare_bytes != 0 && o->spare_bytes < SPARE_BYTES_MIN) {
     set_error (EINVAL, "spare-size=%llu is too small: at least 16K",
                (unsigned long long) o->spare_bytes);
@@ -123,6 +123,10 @@ plan_super (struct dev *dev, const struct store_options *o,
 
   if (nr == 0)
     return -1;
+  if (o->backing->size_bytes / sector_bytes > LBA_MAX)
+    return set_error (EFBIG, "%s is too large: a store can number %llu sectors "
+                      "of %u bytes", o->backing->path,
+                      (unsigned long long) LBA_MAX + 1, sector_bytes);
   *ret = (struct store_super) {
     .sector_bytes = sector_bytes,
     .created_s = (uint64_t) time (NULL),
