@@ -915,6 +915,31 @@ START_TEST (spare_is_read_again)
 }
 END_TEST
 
+/* on-lost=zero: zeroes are for what is lost.  Here it cannot be recorded that it
+ * is, so it is EIO, now and later, until the spare gives its data again.
+ */
+START_TEST (no_zeroes_for_what_is_not_lost)
+{
+  begin (_i);
+  fault_rig_kill (&rig);
+  rig.options.lost_reads_zero = true;
+  open_rig ();
+  spoil (AT, 1, DEV_FAULT_BAD);
+  expect_done (request (WRITE, AT, 1, 1));
+  spoil_slots (0, 1, DEV_FAULT_BAD_READ);
+  dev_fault_fail_calls (rig.store, DEV_FAULT_PWRITE, 1, true, EIO);
+  for (unsigned i = 0; i < 3; i++)
+    expect_error (request (READ, AT - 1, 3, 0), EIO);
+  expect_state (AT, SECTOR_REMAPPED);
+  spoil_slots (0, 1, 0);
+  expect_data (AT, 1, 1);
+  dev_fault_heal_calls (rig.store);
+  reopen ();
+  expect_data (AT, 1, 1);
+  end ();
+}
+END_TEST
+
 /* The same for a part of it, which cannot be known then. */
 START_TEST (rotten_spare)
 {
@@ -1105,6 +1130,62 @@ START_TEST (read_error_meets_remap)
   expect_met (&m);
   expect_state (AT, SECTOR_REMAPPED);
   expect_data (AT, 1, 1);
+  end ();
+}
+END_TEST
+
+/* The disk sits on AT.  Others go on: each time that it is touched, another
+ * thread reads, writes, remaps, loses and flushes beside it, and ends.
+ */
+static unsigned nr_sat;
+
+static void *
+use_others (void *opaque)
+{
+  const uint64_t bad = 2 + 2 * nr_sat;
+
+  expect_done (request (READ, AT - 20, 20, 0));
+  expect_done (request (WRITE, AT + 1, 20, 1));
+  expect_done (request (WRITE_PARTS, AT - 1, 1, 0));
+  expect_done (request (WRITE, bad, 1, 1));
+  expect_error (request (READ, bad + 1, 1, 0), EIO);
+  expect_done (request (ZERO, bad, 2, 0));
+  expect_done (engine_flush (rig.engine));
+  return NULL;
+}
+
+static int
+sit_on_it (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  pthread_t thread;
+
+  if (is_done || call->offset > AT * sector_bytes ||
+      call->offset + call->count <= AT * sector_bytes)
+    return 0;
+  dev_fault_set_hook (rig.backing, NULL, NULL);
+  ck_assert_int_eq (pthread_create (&thread, NULL, use_others, NULL), 0);
+  pthread_join (thread, NULL);
+  nr_sat++;
+  dev_fault_set_hook (rig.backing, sit_on_it, NULL);
+  return 0;
+}
+
+START_TEST (slow_sector_holds_up_no_other)
+{
+  enum request what = (enum request) (_i % NR_REQUESTS);
+
+  begin (_i / NR_REQUESTS);
+  spoil (2, 40, DEV_FAULT_BAD);
+  spoil (AT, 1, what == WRITE_PARTS ? DEV_FAULT_BAD_WRITE : DEV_FAULT_BAD);
+  dev_fault_set_hook (rig.backing, sit_on_it, NULL);
+  if (what == READ)
+    expect_error (request (what, AT, 1, 1), EIO);
+  else
+    expect_done (request (what, AT, 1, 1));
+  dev_fault_set_hook (rig.backing, NULL, NULL);
+  ck_assert_uint_gt (nr_sat, 0);
+  ck_assert_int_ne (fault_rig_state (&rig, AT), SECTOR_CLEAN);
+  expect_data (AT + 1, 20, 1);
   end ();
 }
 END_TEST
@@ -1503,6 +1584,7 @@ add_store_trouble (Suite *suite)
   tcase_add_loop_test (tc, no_good_spare, 0, 2);
   tcase_add_loop_test (tc, unreadable_spare, 0, NR_CONFIGS);
   tcase_add_loop_test (tc, spare_is_read_again, 0, NR_CONFIGS);
+  tcase_add_loop_test (tc, no_zeroes_for_what_is_not_lost, 0, NR_CONFIGS);
   tcase_add_loop_test (tc, rotten_spare, 0, NR_CONFIGS);
   tcase_add_loop_test (tc, store_goes_away, 0, 2);
   tcase_add_loop_test (tc, store_is_dead, 0, 8);
@@ -1519,6 +1601,8 @@ add_threads (Suite *suite)
   tcase_add_loop_test (tc, read_error_meets_remap, 0, NR_CONFIGS);
   tcase_add_loop_test (tc, read_meets_reuse_of_its_slot, 0, NR_CONFIGS * 2);
   tcase_add_loop_test (tc, read_meets_zero, 0, 2);
+  tcase_add_loop_test (tc, slow_sector_holds_up_no_other, 0,
+                       NR_CONFIGS * NR_REQUESTS);
 
   tc = add_case (suite, "threads");
   tcase_add_loop_test (tc, slices_of_one_sector, 0, 6);
