@@ -17,6 +17,7 @@
 #include "identity.h"
 #include "log.h"
 #include "mark.h"
+#include "nbd-uri.h"
 #include "patrol.h"
 #include "remap.h"
 #include "store-load.h"
@@ -53,6 +54,7 @@ remap_options_init (struct remap_options *options, size_t size)
   memset (options, 0, size);
   options->size = size;
   options->retries = 2;
+  options->timeout_s = DEV_TIMEOUT_S;
 }
 
 int
@@ -88,22 +90,22 @@ static struct dev *
 open_backing (const struct remap_options *o)
 {
   enum dev_direct direct = (enum dev_direct) o->direct;
-  struct dev *dev;
+  struct dev *dev = dev_open (o->backing, direct,
+                              o->readonly ? DEV_OPEN_READONLY : 0,
+                              o->timeout_s);
 
-  if (strstr (o->backing, "://")) {
-    set_error (ENOTSUP, "%s: this version serves files and block devices, not "
-               "NBD exports", o->backing);
-    return NULL;
-  }
-  dev = dev_file_open (o->backing, direct, o->readonly ? DEV_OPEN_READONLY : 0);
   if (dev == NULL && !o->readonly &&
       (errno == EROFS || errno == EACCES || errno == EPERM)) {
     log_message (LEVEL_WARNING, "%s: it is served read-only",
                  last_error_text ());
-    dev = dev_file_open (o->backing, direct, DEV_OPEN_READONLY);
+    dev = dev_open (o->backing, direct, DEV_OPEN_READONLY, o->timeout_s);
   }
-  if (dev && !dev->info.direct && o->direct != REMAP_DIRECT_OFF)
-    log_message (LEVEL_WARNING, "%s: no direct I/O here: write errors show "
+  if (dev && !dev->info.direct && o->direct != REMAP_DIRECT_OFF &&
+      !(dev->info.kind == DEV_NBD && dev->info.readonly))
+    log_message (LEVEL_WARNING, dev->info.kind == DEV_NBD
+                 ? "%s: if its server buffers writes, their errors show only at "
+                 "a flush, too late to remap them; direct=on makes each of them "
+                 "durable at once" : "%s: no direct I/O here: write errors show "
                  "only at a flush, too late to remap them", o->backing);
   return dev;
 }
@@ -137,8 +139,14 @@ find_store (const struct remap_options *o)
 static int
 check_not_same (const char *backing, const char *store)
 {
+  char id[128], store_id[128];
   struct stat a, b;
 
+  if (identity_id_of_path (backing, id, sizeof id) &&
+      identity_id_of_path (store, store_id, sizeof store_id) &&
+      nbd_uri_is_one (backing) && strcmp (id, store_id) == 0)
+    return set_error (EINVAL, "%s is the disk itself and cannot be its own store: "
+                      "name another place with spare=", store);
   if (stat (backing, &a) == 0 && stat (store, &b) == 0 &&
       (S_ISBLK (a.st_mode) ? a.st_rdev == b.st_rdev && S_ISBLK (b.st_mode)
        : a.st_dev == b.st_dev && a.st_ino == b.st_ino))
@@ -156,7 +164,7 @@ open_store (const struct remap_options *o, const struct dev *backing,
   int is_marked;
   struct store_options so = {
     .path = path, .backing = identity, .spare_bytes = o->spare_size,
-    .adopt = o->adopt, .new_store = o->new_store,
+    .timeout_s = o->timeout_s, .adopt = o->adopt, .new_store = o->new_store,
     .ret_created = ret_created,
   };
 
@@ -179,7 +187,7 @@ make_mark (const struct remap_disk *d, struct mark *ret)
   CLEANUP_FREE char *path = NULL;
 
   store_get_mark (d->store, ret);
-  if (ret->store[0] == '/')
+  if (ret->store[0] == '/' || nbd_uri_is_one (ret->store))
     return;
   path = realpath (ret->store, NULL);
   if (path && strlen (path) < sizeof ret->store)
@@ -397,6 +405,10 @@ remap_open (const struct remap_options *options)
   if (options->size != sizeof *options || options->backing == NULL ||
       options->backing[0] == '\0') {
     set_error (EINVAL, "no disk is named: give backing=DISK");
+    return NULL;
+  }
+  if (options->timeout_s == 0) {
+    set_error (EINVAL, "timeout=0: give at least 1 second");
     return NULL;
   }
   d = calloc (1, sizeof *d);

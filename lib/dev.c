@@ -5,12 +5,14 @@
 
 #include "dev.h"
 #include "error.h"
+#include "nbd-uri.h"
 
 void
 dev_init (struct dev *dev, const struct dev_ops *ops)
 {
   dev->ops = ops;
   dev->flush_error = 0;
+  dev->keeps_unflushed = false;
   lock_init (&dev->flush_lock, RANK_DEV_FLUSH);
 }
 
@@ -19,7 +21,10 @@ flush_locked (struct dev *dev)
 {
   int r = dev->ops->flush (dev);
 
-  dev->flush_error = r == -1 ? errno : 0;
+  if (r == 0)
+    dev->flush_error = 0;
+  else if (!dev->keeps_unflushed || errno != ESHUTDOWN)
+    dev->flush_error = errno;
   return r;
 }
 
@@ -34,11 +39,36 @@ dev_flush (struct dev *dev)
   return flush_locked (dev);
 }
 
+bool
+dev_flush_has_failed (struct dev *dev)
+{
+  LOCK_FOR_SCOPE (&dev->flush_lock);
+  return dev->flush_error != 0;
+}
+
 int
 dev_flush_again (struct dev *dev)
 {
   LOCK_FOR_SCOPE (&dev->flush_lock);
   return flush_locked (dev);
+}
+
+struct dev *
+dev_open (const char *name, enum dev_direct direct, unsigned flags,
+          unsigned timeout_s)
+{
+  if (nbd_uri_is_one (name))
+    return dev_nbd_open (name, flags |
+                         (direct == DEV_DIRECT_ON ? DEV_OPEN_THROUGH : 0),
+                         timeout_s);
+  return dev_file_open (name, direct, flags);
+}
+
+int
+dev_forget_cache (struct dev *dev)
+{
+  return dev->info.kind == DEV_NBD ? dev_flush (dev)
+    : dev_file_forget_cache (dev);
 }
 
 void

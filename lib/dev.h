@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* dev: what a backing or a store can do.
  *
- * Purpose:    one interface over files, block devices, and (in the tests) a
- *             device that fails.  EINTR, short transfers and the alignment of
+ * Purpose:    one interface over files, block devices, exports of NBD servers,
+ *             and (in the tests) a device that fails.  EINTR, short transfers and the alignment of
  *             buffers for direct I/O end here.
  * Errors:     0, or -1 with errno and the thread's error text set.  A failed
  *             transfer says nothing of how much was done.
@@ -77,6 +77,8 @@ struct dev_ops {
 struct dev {
   const struct dev_ops *ops;
   struct dev_info info;
+  bool keeps_unflushed;         /* a flush that fails with ESHUTDOWN has lost
+                                   nothing: another one may succeed */
   struct lock flush_lock;       /* rank 45: */
   int flush_error;              /* of the first flush that failed, or 0 */
 };
@@ -88,8 +90,13 @@ extern void dev_init (struct dev *dev, const struct dev_ops *ops);
  * ever: the kernel tells of lost writes once, and takes them for written then.
  * One at a time, so that nobody hears "durable" while another is being told
  * that something is lost.
+ * Errors: ESHUTDOWN of an NBD server that cannot be reached (keeps_unflushed)
+ * is none of these.
  */
 extern int dev_flush (struct dev *dev);
+
+/* Has a flush failed (and none again succeeded), so that every one fails? */
+extern bool dev_flush_has_failed (struct dev *dev);
 
 /* The same after a flush that has failed, for a caller that has written again
  * all that was written since the last good one: the failure is forgotten.
@@ -156,6 +163,8 @@ enum dev_direct { DEV_DIRECT_AUTO, DEV_DIRECT_ON, DEV_DIRECT_OFF };
 
 #define DEV_OPEN_READONLY (1u << 0)
 #define DEV_OPEN_NO_LOCK (1u << 1)      /* only look: claim nothing */
+#define DEV_OPEN_THROUGH (1u << 2)      /* NBD: each write is durable when it is
+                                   answered, so that its errors show */
 
 /* Open a regular file or a block device, and claim it: a file with an OFD lock
  * (shared if read-only), a block device with O_EXCL.  Returns NULL with the
@@ -169,7 +178,27 @@ extern struct dev *dev_file_open (const char *path, enum dev_direct direct,
  */
 extern int dev_file_forget_cache (struct dev *dev);
 
+/* The same for any dev; an NBD server keeps its caches. */
+extern int dev_forget_cache (struct dev *dev);
+
 /* The file descriptor of a dev of dev-file.c, for identification. */
 extern int dev_file_fd (const struct dev *dev);
+
+/* Connect to an export of an NBD server; nothing claims it.  Where the
+ * connection breaks, requests wait timeout_s (at least 1) seconds for another
+ * one, and then fail with ESHUTDOWN.  EROFS: it is read-only.  dev-nbd.c.
+ */
+extern struct dev *dev_nbd_open (const char *uri, unsigned flags,
+                                 unsigned timeout_s);
+
+/* The connections of a dev of dev-nbd.c; for the tests. */
+struct nbd_link;
+extern struct nbd_link *dev_nbd_link (struct dev *dev);
+
+#define DEV_TIMEOUT_S 30        /* where nobody says another */
+
+/* Either of them, by its name. */
+extern struct dev *dev_open (const char *name, enum dev_direct direct,
+                             unsigned flags, unsigned timeout_s);
 
 #endif /* REMAP_DEV_H */

@@ -17,6 +17,7 @@
 #include "cleanup.h"
 #include "error.h"
 #include "identity.h"
+#include "nbd-uri.h"
 
 /* Read a short text file below the sysfs folder of a block device; false where
  * it is missing or empty.  Whatever a file name does not bear becomes '_'.
@@ -82,6 +83,13 @@ identity_id_of_path (const char *path, char *ret, size_t size)
 {
   struct stat st;
 
+  if (nbd_uri_is_one (path)) {
+    CLEANUP_FREE char *uri = nbd_uri_absolute (path);
+
+    if (uri)
+      nbd_uri_id (uri, ret, size);
+    return uri && ret[0];
+  }
   return stat (path, &st) == 0 && S_ISBLK (st.st_mode) &&
     find_device_id (st.st_rdev, ret, size);
 }
@@ -129,6 +137,8 @@ identity_of_dev (const struct dev *dev, const char *path, struct identity *ret)
   snprintf (ret->path, sizeof ret->path, "%s", path);
   if (ret->kind == DEV_BLOCK && fstat (dev_file_fd (dev), &st) == 0)
     find_device_id (st.st_rdev, ret->id, sizeof ret->id);
+  if (ret->kind == DEV_NBD)
+    nbd_uri_id (dev->info.name, ret->id, sizeof ret->id);
   if (ret->kind == DEV_FILE)
     find_birth (dev_file_fd (dev), ret);
 }
@@ -139,6 +149,11 @@ identity_default_store (const char *backing)
   char *store = NULL, id[128] = "";
   struct stat st;
 
+  if (nbd_uri_is_one (backing)) {
+    set_error (EINVAL, "%s: an NBD export has no place for its store: name one "
+               "with spare=", backing);
+    return NULL;
+  }
   if (stat (backing, &st) == -1) {
     set_error (errno, "cannot open %s: %s", backing, errno_text (errno));
     return NULL;

@@ -13,7 +13,9 @@
  *   25    flush mutex (store)       who flushes, and for whom   never
  *   30    map mutex                 changes of map and spares   never
  *   40    health mutex (worker.c)   error counters, watchers    never
+ *   44    parts of blocks (dev-nbd) who writes a part of one    its read, write
  *   45    flush of a device (dev.c) who flushes it             its flush
+ *   48    NBD link (nbd-link.c)     connections, requests       never waits
  *   50    leaf (ranges, log, ...)   own fields; calls nothing   never
  *
  * The range lock (ranges.c) is no mutex, but counts with rank 10.
@@ -32,7 +34,9 @@ enum lock_rank {
   RANK_FLUSH = 25,
   RANK_MAP = 30,
   RANK_HEALTH = 40,
+  RANK_DEV_PARTS = 44,
   RANK_DEV_FLUSH = 45,
+  RANK_NBD_LINK = 48,
   RANK_LEAF = 50,
 };
 

@@ -194,11 +194,12 @@ mark_read_path (const char *path, struct mark *ret)
   char id[128];
   struct stat st;
 
+  if (identity_id_of_path (path, id, sizeof id))
+    return mark_read_note (REMAP_STATEDIR, id, ret);
   if (stat (path, &st) == -1)
     return set_error (errno, "%s: %s", path, errno_text (errno));
   if (!S_ISREG (st.st_mode))
-    return identity_id_of_path (path, id, sizeof id)
-      ? mark_read_note (REMAP_STATEDIR, id, ret) : 0;
+    return 0;
   fd = open (path, O_RDONLY | O_CLOEXEC);
   if (fd == -1)
     return set_error (errno, "%s: %s", path, errno_text (errno));

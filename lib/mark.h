@@ -5,10 +5,10 @@
  *             without its store it would give out what those sectors held
  *             before.  So it gets a mark that names the store.
  * Where:      a file bears it itself, in the extended attribute
- *             user.nbdkit-remap.store.  For a block device, where nothing but
- *             the clients' data may be written, a note is kept in the state
- *             directory: a file named after its WWN or serial, with ".disk"
- *             behind.  A device that has neither bears no mark.
+ *             user.nbdkit-remap.store.  For a block device and an NBD
+ *             export, where nothing but the clients' data may be written, a note
+ *             is kept in the state directory: a file named after the WWN or
+ *             serial, or the place of the export, with ".disk" behind.  A device that has neither bears no mark.
  * Format:     a line: the UUID of the store in 32 hexadecimal digits, a sequence
  *             number that the store has reached, decimal (less: it is an old
  *             copy of the store), the path of the store; with spaces between.

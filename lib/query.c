@@ -18,6 +18,7 @@
 #include "error.h"
 #include "identity.h"
 #include "mark.h"
+#include "nbd-uri.h"
 #include "remap.h"
 #include "store-check.h"
 #include "store-dump.h"
@@ -94,6 +95,12 @@ open_socket (struct target *target, const char *path)
   return open_store (target, store);
 }
 
+static bool
+is_there (const char *store)
+{
+  return nbd_uri_is_one (store) || access (store, F_OK) == 0;
+}
+
 /* Where the store of a disk is: the disk may say so itself.  To free.  NULL with
  * ESTALE: what is there now is another one.
  */
@@ -103,7 +110,7 @@ find_store (const char *disk)
   uint8_t uuid[STORE_UUID_BYTES];
   struct mark mark;
 
-  if (mark_read_path (disk, &mark) != 1 || access (mark.store, F_OK) == -1)
+  if (mark_read_path (disk, &mark) != 1 || !is_there (mark.store))
     return identity_default_store (disk);
   if (store_uuid (mark.store, uuid) == 0 &&
       memcmp (uuid, mark.uuid, sizeof uuid) != 0) {
@@ -124,7 +131,7 @@ open_store_or_backing (struct target *target, const char *disk)
 
   if (store == NULL && last_error_errno () == ESTALE)
     return -1;
-  if (store && access (store, F_OK) == 0)
+  if (store && is_there (store))
     return open_store (target, store);
   if (open_store (target, disk) == 0)
     return 0;

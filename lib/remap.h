@@ -39,8 +39,9 @@ enum remap_on_lost {
 /* What remap_open is told.  Set by the caller after remap_options_init. */
 struct remap_options {
   size_t size;                  /* set by remap_options_init */
-  const char *backing;          /* path; required */
-  const char *spare;            /* path of the store; NULL: the default */
+  const char *backing;          /* path or NBD URI; required */
+  const char *spare;            /* path or NBD URI of the store; NULL: the
+                                   default, which an NBD backing has not */
   uint64_t spare_size;          /* bytes of spares; 0: 1 %, >= 4096 sectors */
   unsigned retries;             /* default 2 */
   enum remap_on_lost on_lost;   /* default REMAP_ON_LOST_ERROR */
@@ -51,6 +52,8 @@ struct remap_options {
   int readonly;                 /* nothing reaches the backing but reads */
   int adopt;                    /* take a store that knows another disk */
   int new_store;                /* begin anew where a store is missing */
+  unsigned timeout_s;           /* how long requests wait for an NBD server that
+                                   was lost; at least 1, default 30 */
 };
 
 /* Fill in the defaults.

@@ -11,6 +11,7 @@
 #include "cleanup.h"
 #include "crc32c.h"
 #include "error.h"
+#include "nbd-uri.h"
 #include "store-check.h"
 #include "store-internal.h"
 
@@ -396,7 +397,7 @@ store_check_dev (struct dev *dev, const char *path,
 static int
 forget_cache_of_reader (struct dev *dev)
 {
-  int r = dev_file_forget_cache (dev);
+  int r = dev_forget_cache (dev);
 
   return r == -1 && (errno == EINVAL || errno == EROFS) ? 0 : r;
 }
@@ -406,7 +407,7 @@ check_file (const char *path, unsigned flags,
             int (*forget_cache) (struct dev *dev), store_problem_fn *fn,
             void *opaque, uint64_t *ret_nr_repaired)
 {
-  struct dev *dev = dev_file_open (path, DEV_DIRECT_AUTO, flags);
+  struct dev *dev = dev_open (path, DEV_DIRECT_AUTO, flags, DEV_TIMEOUT_S);
   int worst;
 
   if (dev == NULL) {
@@ -431,6 +432,10 @@ int
 store_check_and_repair (const char *path, store_problem_fn *fn, void *opaque,
                         uint64_t *ret_nr_repaired)
 {
-  return check_file (path, 0, dev_file_forget_cache, fn, opaque,
-                     ret_nr_repaired);
+  /* NBD has no locks: a server may have it. */
+  if (nbd_uri_is_one (path))
+    return set_error (EOPNOTSUPP, "%s: a store on an NBD server is not repaired "
+                      "here, where nobody knows who uses it: the next start "
+                      "with it does that", path);
+  return check_file (path, 0, dev_forget_cache, fn, opaque, ret_nr_repaired);
 }

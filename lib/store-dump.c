@@ -598,17 +598,18 @@ is_locked (struct dev *dev)
 static void
 put_head (struct dump *d)
 {
-  bool is_block = d->dev->info.kind == DEV_BLOCK;
+  static const char *const kinds[] = { "", "file", "block_device", "nbd" };
+  enum dev_kind kind = d->dev->info.kind;
 
   lines_text (&d->w, "remap_version", PACKAGE_VERSION);
   lines_text (&d->w, "store", d->path);
-  lines_text (&d->w, "kind", is_block ? "block_device" : "file");
+  lines_text (&d->w, "kind", kinds[kind]);
   lines_number (&d->w, "size", d->dev->info.size_bytes);
-  if (is_block)
+  if (kind != DEV_FILE)
     lines_text (&d->w, "note", "if a server has it, it may be changing");
   else
     lines_bool (&d->w, "in_use", is_locked (d->dev));
-  if (!is_block && is_locked (d->dev))
+  if (is_locked (d->dev))
     lines_text (&d->w, "note", "a server has it, so it may be changing");
 }
 
@@ -651,8 +652,8 @@ store_dump (const char *path, bool json, store_dump_fn *fn, void *opaque)
   d->w = (struct lines) { .json = json, .fn = fn, .opaque = opaque };
   d->path = path;
   d->durable_seq = UINT64_MAX;
-  d->dev = dev_file_open (path, DEV_DIRECT_OFF,
-                          DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK);
+  d->dev = dev_open (path, DEV_DIRECT_OFF,
+                     DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK, DEV_TIMEOUT_S);
   if (d->dev == NULL)
     return -1;
   r = dump_all (d);

@@ -20,7 +20,8 @@ struct store_view {
 static struct dev *
 open_unused (const char *path)
 {
-  struct dev *dev = dev_file_open (path, DEV_DIRECT_AUTO, DEV_OPEN_READONLY);
+  struct dev *dev = dev_open (path, DEV_DIRECT_AUTO, DEV_OPEN_READONLY,
+                              DEV_TIMEOUT_S);
 
   if (dev == NULL && errno == EBUSY)
     store_explain_busy (path);

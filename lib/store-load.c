@@ -719,8 +719,9 @@ store_load (struct dev *dev, const char *path, store_problem_fn *fn,
 static int
 peek (const char *path, struct store_image *ret)
 {
-  struct dev *dev = dev_file_open (path, DEV_DIRECT_OFF,
-                                   DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK);
+  struct dev *dev = dev_open (path, DEV_DIRECT_OFF,
+                              DEV_OPEN_READONLY | DEV_OPEN_NO_LOCK,
+                              DEV_TIMEOUT_S);
   struct loader l = { .dev = dev, .path = path, .image = ret };
   int r;
 

@@ -21,6 +21,7 @@
 #include "cleanup.h"
 #include "error.h"
 #include "log.h"
+#include "nbd-uri.h"
 #include "store-internal.h"
 #include "store-load.h"
 
@@ -494,7 +495,7 @@ store_open_dev (struct dev *dev, const struct store_options *o,
                 struct map **ret_map)
 {
   const bool is_new = dev->info.size_bytes == 0 ||
-    (dev->info.kind == DEV_BLOCK && is_blank (dev));
+    (dev->info.kind != DEV_FILE && is_blank (dev));
   struct store_image image;
   struct store *s = NULL;
 
@@ -509,6 +510,10 @@ store_open_dev (struct dev *dev, const struct store_options *o,
     *o->ret_created = true;
   if (load_and_tell (dev, o->path, &image) == -1)
     goto err;
+  if (dev->info.kind == DEV_NBD && !is_new && !image.commit.is_clean)
+    log_message (LEVEL_WARNING, "store %s was not closed in good order: if "
+                 "another server still has it, stop one of them: NBD has no "
+                 "locks", o->path);
   if (!is_of_later_version (o->path, &image.super) &&
       (is_new || store_check_backing (&image, o) == 0))
     s = open_loaded (dev, o, &image, ret_map);
@@ -597,6 +602,25 @@ store_explain_busy (const char *path)
     set_error (EBUSY, "store %s is in use by another process", path);
 }
 
+/* On an NBD server. */
+static struct store *
+open_export (const struct store_options *options, struct map **ret_map)
+{
+  struct store_options o = *options;
+  char path[sizeof ((struct store *) NULL)->path];
+  struct dev *dev = dev_nbd_open (o.path, 0, o.timeout_s);
+
+  if (dev == NULL) {
+    if (errno == EROFS)
+      set_error (EROFS, "the store %s is read-only; name a place that can be "
+                 "written with spare=", o.path);
+    return NULL;
+  }
+  snprintf (path, sizeof path, "%s", dev->info.name);
+  o.path = path;
+  return store_open_dev (dev, &o, ret_map);
+}
+
 struct store *
 store_open (const struct store_options *options, struct map **ret_map)
 {
@@ -610,6 +634,8 @@ store_open (const struct store_options *options, struct map **ret_map)
                o->path, sizeof ((struct store *) NULL)->path - 1);
     return NULL;
   }
+  if (nbd_uri_is_one (o->path))
+    return open_export (o, ret_map);
   if (lstat (o->path, &st) == -1 && errno == ENOENT) {
     if (store_check_may_make (o) == -1 || make_file (o) == -1)
       return NULL;

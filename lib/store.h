@@ -41,6 +41,7 @@ struct store_options {
   const struct identity *backing;
   uint64_t spare_bytes;         /* 0: the default */
   const struct mark *mark;      /* what the backing bears; NULL: nothing */
+  unsigned timeout_s;           /* of a store on an NBD server */
   bool adopt, new_store;
   bool *ret_created;            /* set if the store was made; may be NULL */
 };

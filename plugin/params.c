@@ -15,10 +15,12 @@
 #include "params.h"
 
 const char params_help[] =
-  "[backing=]<DISK>     (required) Disk to serve: a file or a block device.\n"
+  "[backing=]<DISK>     (required) Disk to serve: a file, a block device, or\n"
+  "                       an NBD URI.\n"
   "spare=<STORE>        Where spare sectors and their table are kept\n"
   "                       (default: DISK.remap, or a file named after the\n"
-  "                       device in the state directory).\n"
+  "                       device in the state directory; required for an\n"
+  "                       NBD URI).\n"
   "spare-size=<SIZE>    Room for spares (default: 1% of the disk).\n"
   "retries=<N>          Further attempts before an unreadable sector is lost\n"
   "                       (default: 2).\n"
@@ -28,12 +30,15 @@ const char params_help[] =
   "direct=auto|on|off   Direct I/O on the disk (default: auto).\n"
   "adopt=yes            Take a store that belongs to another disk.\n"
   "new-store=yes        Begin anew where the store of the disk is missing.\n"
-  "control=<PATH>|off   Control socket (default: STORE.ctl).";
+  "control=<PATH>|off   Control socket (default: STORE.ctl).\n"
+  "timeout=<SECONDS>    How long requests wait for an NBD server that was\n"
+  "                       lost (default: 30).";
 
 struct remap_options params;
 
 #define RETRIES_MAX 1000
 #define DEADLINE_MAX_S 3600
+#define TIMEOUT_MAX 86400
 
 /* What params points to. */
 static char *backing, *spare, *control;
@@ -50,6 +55,17 @@ params_unload (void)
   free (backing);
   free (spare);
   free (control);
+}
+
+/* Scheme and "://": what is behind that is the library's. */
+static bool
+is_uri (const char *value)
+{
+  size_t n = 0;
+
+  while (isalnum ((unsigned char) value[n]) || (n > 0 && value[n] == '+'))
+    n++;
+  return n > 0 && strncmp (value + n, "://", 3) == 0;
 }
 
 static int
@@ -139,12 +155,13 @@ parse_number (const char *value, unsigned min, unsigned max, unsigned *ret)
 }
 
 static int
-set_retries (const char *value)
+set_number (const char *key, const char *value, unsigned min, unsigned max,
+            unsigned *ret)
 {
-  if (parse_number (value, 0, RETRIES_MAX, &params.retries))
+  if (parse_number (value, min, max, ret))
     return 0;
-  nbdkit_error ("retries=%s is not understood: use a number from 0 to %d",
-                value, RETRIES_MAX);
+  nbdkit_error ("%s=%s is not understood: use a number from %u to %u", key,
+                value, min, max);
   return -1;
 }
 
@@ -197,17 +214,19 @@ params_set (const char *key, const char *value)
   int number;
 
   if (strcmp (key, "backing") == 0)
-    return set_string (&backing, key, value, strstr (value, "://") == NULL);
+    return set_string (&backing, key, value, !is_uri (value));
   if (strcmp (key, "spare") == 0)
-    return set_string (&spare, key, value, true);
+    return set_string (&spare, key, value, !is_uri (value));
   if (strcmp (key, "control") == 0)
     return set_string (&control, key, value, strcmp (value, "off") != 0);
   if (strcmp (key, "spare-size") == 0)
     return set_spare_size (value);
   if (strcmp (key, "retries") == 0)
-    return set_retries (value);
+    return set_number (key, value, 0, RETRIES_MAX, &params.retries);
   if (strcmp (key, "deadline") == 0)
     return set_deadline (value);
+  if (strcmp (key, "timeout") == 0)
+    return set_number (key, value, 1, TIMEOUT_MAX, &params.timeout_s);
   if (strcmp (key, "adopt") == 0)
     return set_choice (key, value, yes_no, &params.adopt);
   if (strcmp (key, "new-store") == 0)

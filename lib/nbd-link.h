@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* nbd-link: the way to an NBD server, which may break and is mended.
+ *
+ * Purpose:    one or several connections to one export.  Any number of threads
+ *             run commands on them; each waits until its own is answered, and
+ *             while it waits does the work of the connection, so no thread is
+ *             needed that would have to survive a fork.
+ * Invariants: K1 A request ends with what the server answered to it, or with
+ *                ESHUTDOWN: what happens to a connection never looks like the
+ *                answer of a disk.
+ *             K2 Where one connection breaks, all are given up, and what was
+ *                under way on them is sent again on new ones.
+ *             K3 After a break nothing is sent before all that may not be
+ *                durable has been written again, in order.
+ *             K4 A server that is slow is not one that is gone: a connection is
+ *                given up when the other end does not answer on the level of
+ *                TCP, but never because a command takes long.  It may still be
+ *                carried out, and must not be then, behind a later one.
+ *             K5 After a break the export must be as it was: size, block
+ *                sizes, what it can do.
+ * States:     DOWN -> CONNECTING -> REPLAYING -> UP; any -> DOWN.
+ *             All of them but UP are led by one of the threads that wait
+ *             (is_led); it sleeps between attempts, which come after growing
+ *             pauses.  While nobody wants anything, nothing is done.
+ * Locking:    the link's lock (rank 48), for all of it; it is not held in poll,
+ *             nor while a name is looked up.
+ */
+#ifndef REMAP_NBD_LINK_H
+#define REMAP_NBD_LINK_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "nbd-replay.h"
+
+/* What a server says of an export. */
+struct nbd_server {
+  uint64_t size_bytes;
+  uint32_t min_bytes;           /* of blocks; a power of two */
+  uint32_t max_bytes;           /* of one read or write */
+  bool is_readonly, is_rotational;
+  bool can_flush, can_fua, can_trim, can_zero, can_fast_zero, can_cache,
+    can_extents, can_multi_conn;
+};
+
+enum nbd_command {
+  NBD_READ, NBD_WRITE, NBD_FLUSH, NBD_ZERO, NBD_TRIM, NBD_CACHE, NBD_STATUS,
+};
+
+struct nbd_extent {
+  uint32_t nr_bytes, type;      /* as "base:allocation" has them */
+};
+
+struct nbd_request {
+  enum nbd_command command;
+  void *buf;                    /* read into, or write from; the caller's */
+  uint64_t offset, count;       /* bytes */
+  uint32_t flags;               /* LIBNBD_CMD_FLAG_... */
+  struct replay_write *copy;    /* of a write or zeroing: what nbd_link_run
+                                   remembers; NULL: nothing */
+  struct nbd_extent *extents;   /* of NBD_STATUS; the caller's, to free */
+  size_t nr_extents, max_extents;
+
+  /* The link's. */
+  struct nbd_request *next;     /* on the same connection */
+  pthread_cond_t changed;
+  int64_t cookie;
+  uint64_t replay_end;          /* of NBD_FLUSH: what it covers */
+  int err;                      /* the server's */
+  bool is_answered;             /* libnbd has called back */
+  bool is_done, is_broken;      /* broken: the connection has gone instead */
+};
+
+struct nbd_link;
+
+/* Connect, in one attempt.  uri: absolute (nbd-uri.h).  timeout_s: how long
+ * requests wait for a connection that has broken.  NULL with the error set.
+ */
+extern struct nbd_link *nbd_link_open (const char *uri, unsigned timeout_s);
+
+/* What the server said when it was met first. */
+extern const struct nbd_server *nbd_link_server (const struct nbd_link *link);
+
+/* Run one command; blocks until it is answered.  Errors: what the server
+ * answered; ESHUTDOWN no connection; EINVAL, ENOMEM from libnbd.  It always
+ * takes request->copy.
+ */
+extern int nbd_link_run (struct nbd_link *link, struct nbd_request *request);
+
+/* Bytes of writes that are remembered; a flush that succeeds makes it 0. */
+extern uint64_t nbd_link_unflushed_bytes (struct nbd_link *link);
+
+/* Nothing that was written until now is to be remembered any longer: a flush
+ * has failed for good.  Should the connection break, some of it may be lost.
+ */
+extern void nbd_link_forget (struct nbd_link *link);
+
+/* Have writes that were answered been lost since the last call?  K3 did not
+ * work: the server refused them, or they had been forgotten.
+ */
+extern bool nbd_link_has_lost (struct nbd_link *link);
+
+/* Take leave of the server, for at most a second, and free all. */
+extern void nbd_link_close (struct nbd_link *link);
+
+/* For the tests: how many connections there are, how often they have broken,
+ * and how often it was tried to connect.
+ */
+struct nbd_link_counts {
+  unsigned nr_connections, nr_breaks, nr_attempts;
+};
+extern struct nbd_link_counts nbd_link_counts (struct nbd_link *link);
+
+#endif /* REMAP_NBD_LINK_H */
