@@ -219,10 +219,11 @@ take_answers_locked (struct nbd_link *link, struct connection *c)
 static void
 settle_locked (struct nbd_link *link, struct connection *c)
 {
-  bool is_gone = nbd_aio_is_dead (c->h) || nbd_aio_is_closed (c->h);
-  int err = is_gone ? nbd_get_errno () : 0;
+  const int err = nbd_get_errno ();
 
-  if (is_gone)
+  if (nbd_aio_is_closed (c->h))
+    break_locked (link, "the server has closed it", false);
+  else if (nbd_aio_is_dead (c->h))
     break_locked (link, libnbd_error (), err == ETIMEDOUT ||
                   err == EHOSTUNREACH || err == ENETUNREACH);
   else

@@ -60,34 +60,95 @@ is_ready (void *arg)
   return t_file_is_filled (t_str ("%s.pid", f->socket));
 }
 
+enum { MAX_WORDS = 40 };
+
+static size_t
+append_words (char **argv, size_t n, const char *text)
+{
+  char *save = NULL;
+
+  for (char *word = strtok_r (t_str ("%s", text ? text : ""), " ", &save);
+       word != NULL; word = strtok_r (NULL, " ", &save)) {
+    if (n >= MAX_WORDS)
+      T_FAIL ("too many words: %s", text);
+    argv[n++] = word;
+  }
+  return n;
+}
+
+static size_t
+append_place (char **argv, size_t n, const struct t_fault *f)
+{
+  if (f->options.address == NULL) {
+    argv[n++] = "-U";
+    argv[n++] = f->socket;
+    return n;
+  }
+  argv[n++] = "-i";
+  argv[n++] = t_str ("%s", f->options.address);
+  argv[n++] = "-p";
+  argv[n++] = t_str ("%u", f->options.port);
+  return n;
+}
+
+void
+t_fault_restart (struct t_fault *f)
+{
+  /* The plugin is built like all else here: with a sanitizer if that is. */
+  const struct t_spawn how = { .preload = getenv ("REMAP_TEST_PRELOAD") };
+  char *argv[MAX_WORDS + 20];
+  size_t n = append_words (argv, 0, f->options.before);
+
+  unlink (f->socket);
+  unlink (t_str ("%s.pid", f->socket));
+  argv[n++] = "nbdkit";
+  argv[n++] = "-f";
+  argv[n++] = "-P";
+  argv[n++] = t_str ("%s.pid", f->socket);
+  n = append_place (argv, n, f);
+  n = append_words (argv, n, f->options.nbdkit);
+  argv[n++] = (char *) plugin_path ();
+  argv[n++] = t_str ("file=%s", f->image);
+  argv[n++] = t_str ("faults=%s", f->faults);
+  argv[n++] = t_str ("log=%s", f->log);
+  if (f->journal)
+    argv[n++] = t_str ("journal=%s", f->journal);
+  n = append_words (argv, n, f->options.params);
+  argv[n] = NULL;
+  f->pid = t_spawn (argv, &how);
+  t_wait_until (is_ready, f, 10000, "the fault server");
+}
+
 struct t_fault *
-t_fault_start (const char *image, const char *faults, bool volatile_cache)
+t_fault_start_with (const char *image, const struct t_fault_options *options)
 {
   static unsigned counter;
   const unsigned n = counter++;
   struct t_fault *f = calloc (1, sizeof *f);
-  /* The plugin is built like all else here: with a sanitizer if that is. */
-  const struct t_spawn how = { .preload = getenv ("REMAP_TEST_PRELOAD") };
 
   if (f == NULL)
     T_FAIL ("out of memory");
+  t_need_tool ("nbdkit");
+  f->options = *options;
   f->image = t_str ("%s", image);
   f->socket = t_path ("fault-%u.sock", n);
   f->faults = t_path ("fault-%u.faults", n);
   f->log = t_path ("fault-%u.log", n);
-  f->journal = volatile_cache ? t_path ("fault-%u.journal", n) : NULL;
-  write_faults (f, faults ? faults : "");
-
-  char *argv[] = {
-    "nbdkit", "-f", "-U", f->socket, "-P", t_str ("%s.pid", f->socket),
-    (char *) plugin_path (), t_str ("file=%s", f->image),
-    t_str ("faults=%s", f->faults), t_str ("log=%s", f->log),
-    f->journal ? t_str ("journal=%s", f->journal) : NULL, NULL
-  };
-  t_need_tool ("nbdkit");
-  f->pid = t_spawn (argv, &how);
-  t_wait_until (is_ready, f, 10000, "the fault server");
+  f->journal = options->volatile_cache ? t_path ("fault-%u.journal", n) : NULL;
+  f->uri = options->address
+    ? t_str ("nbd://%s:%u", options->address, options->port)
+    : t_str ("nbd+unix:///?socket=%s", f->socket);
+  write_faults (f, options->faults ? options->faults : "");
+  t_fault_restart (f);
   return f;
+}
+
+struct t_fault *
+t_fault_start (const char *image, const char *faults, bool volatile_cache)
+{
+  return t_fault_start_with (image, &(struct t_fault_options) {
+                               .faults = faults,
+                               .volatile_cache = volatile_cache });
 }
 
 void
@@ -186,14 +247,19 @@ maybe_redo (int fd, const struct record *r, unsigned *seed)
 }
 
 void
-t_fault_cut_power (struct t_fault *f, unsigned seed)
+t_fault_kill (struct t_fault *f)
+{
+  kill (f->pid, SIGKILL);
+  t_reap (f->pid, 10000);
+}
+
+void
+t_fault_lose_cache (struct t_fault *f, unsigned seed)
 {
   int fd = open (f->image, O_WRONLY | O_CLOEXEC);
   struct record *records;
   size_t nr;
 
-  kill (f->pid, SIGKILL);
-  t_reap (f->pid, 10000);
   if (fd == -1 || f->journal == NULL)
     T_FAIL ("%s: no image or no volatile cache", f->image);
   records = read_journal (f->journal, &nr);
@@ -207,6 +273,15 @@ t_fault_cut_power (struct t_fault *f, unsigned seed)
   }
   free (records);
   close (fd);
+  if (truncate (f->journal, 0) == -1)
+    T_FAIL ("%s: %m", f->journal);
+}
+
+void
+t_fault_cut_power (struct t_fault *f, unsigned seed)
+{
+  t_fault_kill (f);
+  t_fault_lose_cache (f, seed);
   free (f);
 }
 

@@ -12,7 +12,19 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct t_fault_options {
+  const char *faults;           /* text of the control file to begin with */
+  bool volatile_cache;          /* a power cut loses what was not flushed */
+  const char *before;           /* words before "nbdkit" */
+  const char *nbdkit;           /* options of nbdkit */
+  const char *params;           /* parameters of filters */
+  const char *address;          /* of TCP; NULL: a Unix socket */
+  unsigned port;
+};
+
 struct t_fault {
+  struct t_fault_options options;
+  char *uri;                    /* for libnbd and for remap */
   char *socket;
   char *image;
   char *faults;                 /* the control file */
@@ -34,7 +46,16 @@ struct t_fault_request {
  */
 struct t_fault *t_fault_start (const char *image, const char *faults,
                                bool volatile_cache);
+struct t_fault *t_fault_start_with (const char *image,
+                                    const struct t_fault_options *options);
 void t_fault_stop (struct t_fault *f);
+
+/* kill -9; start it again, with the same faults, at the same place.  Between
+ * them, what was not flushed may be lost as in a power cut.
+ */
+void t_fault_kill (struct t_fault *f);
+void t_fault_lose_cache (struct t_fault *f, unsigned seed);
+void t_fault_restart (struct t_fault *f);
 
 /* Stop answering; and then die.  The image is as a power cut may leave it: of
  * each write since the last flush, seed decides whether it is lost, there, or
