@@ -46,6 +46,13 @@ dev_flush_has_failed (struct dev *dev)
   return dev->flush_error != 0;
 }
 
+bool
+dev_flush_may_succeed (struct dev *dev, int err)
+{
+  return dev->keeps_unflushed && err == ESHUTDOWN &&
+    !dev_flush_has_failed (dev);
+}
+
 int
 dev_flush_again (struct dev *dev)
 {

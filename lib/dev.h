@@ -98,6 +98,11 @@ extern int dev_flush (struct dev *dev);
 /* Has a flush failed (and none again succeeded), so that every one fails? */
 extern bool dev_flush_has_failed (struct dev *dev);
 
+/* A flush has just failed with this error: was it for want of a connection, and
+ * nothing is lost?
+ */
+extern bool dev_flush_may_succeed (struct dev *dev, int err);
+
 /* The same after a flush that has failed, for a caller that has written again
  * all that was written since the last good one: the failure is forgotten.
  */

@@ -502,7 +502,8 @@ flush_backing (struct engine *e)
 {
   if (e->backing->info.readonly || dev_flush (e->backing) == 0)
     return 0;
-  if (!atomic_exchange (&e->flush_failed, true))
+  if (!dev_flush_may_succeed (e->backing, errno) &&
+      !atomic_exchange (&e->flush_failed, true))
     log_message (LEVEL_ERROR, "%s; flushes report an error until a restart",
                  last_error_text ());
   return -1;

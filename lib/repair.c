@@ -136,7 +136,8 @@ commit_run (struct engine *e, const struct sector_run *run,
   if (store_record (e->store, run, cause, buf) == -1) {
     int err = errno;
 
-    block_sectors (e, run);
+    if (err != ESHUTDOWN)
+      block_sectors (e, run);
     errno = err;
     return -1;
   }

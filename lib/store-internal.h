@@ -69,6 +69,7 @@ struct store {
   struct lock flush;            /* rank 25: */
   pthread_cond_t flushed;
   uint64_t nr_started, nr_done; /* flushes, counted */
+  uint64_t last_good;           /* the last of them that succeeded */
   bool is_flushing;
 
   struct lock map_lock;         /* rank 30: */

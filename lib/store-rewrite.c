@@ -450,6 +450,8 @@ store_write_again (struct store *s)
   const int err = errno;
   int r = -1;
 
+  if (dev_flush_may_succeed (s->dev, err))
+    return -1;                  /* nothing is lost */
   if (s->unflushed.first > s->unflushed.nr_durable)
     return -1;                  /* too much to remember */
   note_suspects (s);

@@ -261,6 +261,19 @@ store_write (struct store *s, spare_t first, uint32_t nr, const void *buf)
   return 0;
 }
 
+/* Is the server of a store there?  A record that is not begun leaves no doubt
+ * whether it has been made.
+ */
+static int
+check_is_reached (struct store *s)
+{
+  uint8_t sector[COMMIT_BYTES];
+
+  return !s->dev->keeps_unflushed ? 0
+    : dev_pread (s->dev, sector, sizeof sector, store_commit_at (&s->super, 0),
+                 DEV_BUFFERED) == -1 && errno == ESHUTDOWN ? -1 : 0;
+}
+
 /* Write entries that get the next sequence number; e is filled in but for it.
  * One record at a time, so that all up to seq_recorded are written.
  */
@@ -277,6 +290,8 @@ record_locked (struct store *s, spare_t first, uint32_t nr,
   if (seq > SEQ_MAX)
     return set_error (EOVERFLOW, "store %s has no more sequence numbers: make "
                       "a new one", s->path);
+  if (check_is_reached (s) == -1)
+    return -1;
   for (uint32_t i = 0; i < nr; i++)
     e[i].seq = seq;
   if (store_write_entries (s, first, nr, e) == -1) {
@@ -461,6 +476,16 @@ flush_stale (struct store *s)
   return 0;
 }
 
+/* The flush has not been, but may be some day. */
+static void
+put_back_pending (struct store *s, const struct pending *p)
+{
+  for (size_t i = 0; i < p->nr; i++) {
+    atomic_fetch_sub (&s->nr_pending, p->ranges[i].nr);
+    store_supersede (s, p->ranges[i].first, p->ranges[i].nr);
+  }
+}
+
 static int
 flush_once (struct store *s)
 {
@@ -482,6 +507,12 @@ flush_once (struct store *s)
     /* Only now, when nothing depends on their old records any more. */
     for (size_t i = 0; i < bad.nr; i++)
       store_mark_bad (s, (spare_t) { bad.slots[i] });
+  }
+  else {
+    int err = errno;
+
+    put_back_pending (s, &pending);
+    errno = err;
   }
   free (bad.slots);
   free (pending.ranges);
@@ -506,11 +537,14 @@ lead_flush_locked (struct store *s)
   lock_release (&s->flush);
   r = flush_once (s);
   err = errno;
-  if (r == -1 && !atomic_exchange (&s->flush_failed, true))     /* S5 */
+  if (r == -1 && !dev_flush_may_succeed (s->dev, err) &&
+      !atomic_exchange (&s->flush_failed, true))        /* S5 */
     log_message (LEVEL_ERROR, "store %s: flush failed (%s); flushes report an "
                  "error until a restart", s->path, errno_text (err));
   lock_acquire (&s->flush);
   s->nr_done = number;
+  if (r == 0)
+    s->last_good = number;
   s->is_flushing = false;
   pthread_cond_broadcast (&s->flushed);
 }
@@ -531,6 +565,9 @@ flush_through (struct store *s)
   }
   if (atomic_load (&s->flush_failed))
     return flush_error (s);
+  if (s->last_good < wanted)
+    return set_error (ESHUTDOWN, "store %s cannot be reached: what was remapped "
+                      "is not durable yet", s->path);
   return 0;
 }
 
@@ -539,7 +576,8 @@ store_flush (struct store *s)
 {
   if (atomic_load (&s->flush_failed))
     return flush_error (s);
-  if (atomic_load (&s->seq_recorded) == atomic_load (&s->seq_durable))
+  if (atomic_load (&s->seq_recorded) == atomic_load (&s->seq_durable) &&
+      !atomic_load (&s->has_new_stale))
     return 0;
   return flush_through (s);
 }

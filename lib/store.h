@@ -14,7 +14,8 @@
  *                that cannot be done, every later one fails, until the store
  *                is opened again: it may be gone for ever.
  *             S6 A record that may or may not be on disk makes the store
- *                FAILED: it takes no further records.
+ *                FAILED: it takes no further records.  (An NBD server that
+ *                cannot be reached is sent none: ESHUTDOWN leaves no doubt.)
  * Locking:    commit mutex (rank 20) around writing records; flush mutex (25)
  *             for who flushes; slots are given out under the map mutex (30),
  *             which the store owns.
@@ -110,7 +111,7 @@ extern int store_write (struct store *s, spare_t first, uint32_t nr,
 
 /* Record sectors: run says which, their state and slots.  buf holds the data
  * that is in the slots (SECTOR_REMAPPED), else NULL.  On failure nothing is
- * recorded, or the store is FAILED (S6).  At most STORE_RECORD_MAX sectors.
+ * recorded, or the store is FAILED (S6); ESHUTDOWN: nothing.  At most STORE_RECORD_MAX sectors.
  */
 extern int store_record (struct store *s, const struct sector_run *run,
                          enum sector_cause cause, const void *buf);

@@ -74,6 +74,36 @@ janitor_unmount (const char *path)
     waitpid (pid, NULL, 0);
 }
 
+/* Servers note in the state directory which store an NBD export has: those that
+ * speak of the directory of this test go with it.
+ */
+static void
+janitor_forget_notes (void)
+{
+  DIR *dir = opendir (REMAP_STATEDIR);
+  const struct dirent *entry;
+  char path[4096], text[4096];
+
+  while (dir && (entry = readdir (dir)) != NULL) {
+    ssize_t n = -1;
+    int fd;
+
+    if (strncmp (entry->d_name, "nbd-", 4) != 0 ||
+        snprintf (path, sizeof path, "%s/%s", REMAP_STATEDIR, entry->d_name)
+        >= (int) sizeof path)
+      continue;
+    fd = open (path, O_RDONLY | O_CLOEXEC);
+    if (fd != -1) {
+      n = read (fd, text, sizeof text - 1);
+      close (fd);
+    }
+    if (n > 0 && memmem (text, (size_t) n, directory, strlen (directory)))
+      unlink (path);
+  }
+  if (dir)
+    closedir (dir);
+}
+
 /* Latest first: servers before the disks below them. */
 static void
 janitor_clean (const struct janitor_item *items, const int *pidfds, size_t n)
@@ -84,6 +114,7 @@ janitor_clean (const struct janitor_item *items, const int *pidfds, size_t n)
     else if (items[n].mount[0])
       janitor_unmount (items[n].mount);
   }
+  janitor_forget_notes ();
   if (getenv ("REMAP_TEST_KEEP"))
     fprintf (stderr, "%s: left in %s\n", test_name, directory);
   else
