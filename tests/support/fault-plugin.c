@@ -27,7 +27,8 @@
  *     torn         a failing write writes the sectors before the bad one and
  *                  leaves garbage in the bad one; without it, nothing
  *
- * Like a real disk, a request that covers a bad sector fails as a whole.
+ * Like a real disk, a request that covers a bad sector fails as a whole, and a
+ * sector that is read while it is written is old or new, never a mix.
  * With physical=4096, whatever touches a physical sector that has a bad
  * sector in it fails.
  *
@@ -49,7 +50,9 @@
  * Locking: rules_lock is held (shared) while a request looks at the rules,
  *   exclusive while they are replaced; counter_lock guards the counters.
  *   Neither is held while a request waits or does I/O on the image.
- *   journal_lock makes one of a write and its record.
+ *   journal_lock makes one of a write and its record.  image_lock is held
+ *   (shared) while the image is read, exclusive while it is written: the page
+ *   cache below would mix old and new within a sector.
  */
 
 #include <config.h>
@@ -117,6 +120,7 @@ static int image_fd = -1, log_fd = -1, journal_fd = -1;
 static pthread_rwlock_t rules_lock = PTHREAD_RWLOCK_INITIALIZER;
 static pthread_mutex_t counter_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t journal_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_rwlock_t image_lock = PTHREAD_RWLOCK_INITIALIZER;
 static struct rule *rules;
 static size_t nr_rules;
 static bool rules_are_broken;
@@ -485,16 +489,38 @@ journal_record_locked (const char *buf, uint64_t count, uint64_t offset)
 }
 
 static int
+image_pread (char *buf, size_t count, uint64_t offset)
+{
+  int err;
+
+  pthread_rwlock_rdlock (&image_lock);
+  err = read_all (image_fd, buf, count, offset);
+  pthread_rwlock_unlock (&image_lock);
+  return err;
+}
+
+static int
+image_write_all (const char *buf, size_t count, uint64_t offset)
+{
+  int err;
+
+  pthread_rwlock_wrlock (&image_lock);
+  err = write_all (image_fd, buf, count, offset);
+  pthread_rwlock_unlock (&image_lock);
+  return err;
+}
+
+static int
 image_pwrite (const char *buf, size_t count, uint64_t offset)
 {
   int err;
 
   if (journal_fd == -1)
-    return write_all (image_fd, buf, count, offset);
+    return image_write_all (buf, count, offset);
   pthread_mutex_lock (&journal_lock);
   err = journal_record_locked (buf, count, offset);
   if (err == 0)
-    err = write_all (image_fd, buf, count, offset);
+    err = image_write_all (buf, count, offset);
   pthread_mutex_unlock (&journal_lock);
   return err;
 }
@@ -523,8 +549,14 @@ image_zero (uint64_t offset, uint64_t count, bool may_punch)
     : FALLOC_FL_ZERO_RANGE;
   int err = 0;
 
-  if (journal_fd == -1 && fallocate (image_fd, mode, offset, count) == 0)
-    return 0;
+  if (journal_fd == -1) {
+    pthread_rwlock_wrlock (&image_lock);
+    err = fallocate (image_fd, mode, offset, count);
+    pthread_rwlock_unlock (&image_lock);
+    if (err == 0)
+      return 0;
+    err = 0;
+  }
   while (count > 0 && err == 0) {
     size_t n = count < sizeof zeroes ? count : sizeof zeroes;
 
@@ -559,7 +591,7 @@ fault_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
   struct verdict v = judge (OP_READ, offset, count);
 
   if (v.err == 0)
-    v.err = read_all (image_fd, buf, count, offset);
+    v.err = image_pread (buf, count, offset);
   return answer ('r', offset, count, flags, v.err);
 }
 

@@ -155,7 +155,13 @@ attach (struct t_disk *d, const char *faults)
 {
   d->path = d->image;
   if (d->kind != T_DISK_PLAIN) {
-    d->fault = t_fault_start (d->image, faults, d->options.volatile_cache);
+    const unsigned physical = d->options.physical_bytes;
+    const struct t_fault_options how = {
+      .faults = faults, .volatile_cache = d->options.volatile_cache,
+      .params = physical ? t_str ("physical=%u", physical) : NULL,
+    };
+
+    d->fault = t_fault_start_with (d->image, &how);
     d->path = d->fuse_path;
     fuse_mount (d);
   }

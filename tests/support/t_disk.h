@@ -29,6 +29,7 @@ struct t_disk_options {
   bool volatile_cache;          /* for t_disk_cut_power */
   bool read_only;               /* attach the loop device read-only */
   unsigned sector_bytes;        /* of the loop device; 0: 512 */
+  unsigned physical_bytes;      /* what fails as one below; 0: 512 */
   unsigned connections;         /* of nbdfuse; 0: its default, 4.  Behind a
                                    slow request waits what shares its one */
 };

@@ -17,7 +17,7 @@ struct t_fault_options {
   bool volatile_cache;          /* a power cut loses what was not flushed */
   const char *before;           /* words before "nbdkit" */
   const char *nbdkit;           /* options of nbdkit */
-  const char *params;           /* parameters of filters */
+  const char *params;           /* of the plugin and of filters */
   const char *address;          /* of TCP; NULL: a Unix socket */
   unsigned port;
 };
