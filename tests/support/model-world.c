@@ -179,7 +179,7 @@ model_world_new (uint64_t seed, bool has_loops, unsigned connections)
   w->gen = 1;
   w->nr_connections = connections ? connections
     : (unsigned) between (&r, 4, 8);
-  w->depth = connections == 1 ? 1 : (unsigned) between (&r, 1, 4);
+  w->depth = connections == 1 ? 1 : (unsigned) between (&r, 2, 6);
   w->nr_sessions = (unsigned) between (&r, 2, 5);
   w->steps_per_session = (unsigned) between (&r, 150, 900);
   w->fault_every = (unsigned) between (&r, 5, 40);
