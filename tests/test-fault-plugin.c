@@ -104,6 +104,28 @@ test_torn_and_slow (void)
   T_ASSERT (t_fault_touches (fault, "d", 110) == 1);
 }
 
+/* A physical sector fails as one, but no byte changes behind the request. */
+static void
+test_physical (void)
+{
+  struct t_fault *physical = t_fault_start_physical (fault->image,
+                                                     "write 503 torn\n",
+                                                     false, 4096);
+  struct t_server server = { .socket = physical->socket };
+  struct nbd_handle *h2 = t_nbd_connect (&server);
+
+  t_part ("physical sectors");
+  T_OK (t_nbd_put (h, 496, 24, 1));
+  T_OK (t_nbd_put (h2, 488, 8, 2));
+  T_OK (t_nbd_put (h2, 504, 8, 2));
+  T_ERRNO (t_nbd_put (h2, 496, 2, 2), EIO);
+  T_ERRNO (t_nbd_put (h2, 498, 1, 2), EIO);
+  t_image_check (fault->image, 496, 3, 2);
+  t_image_check (fault->image, 499, 5, 1);
+  t_nbd_close (h2);
+  t_fault_stop (physical);
+}
+
 static void
 test_extents (void)
 {
@@ -166,6 +188,7 @@ main (void)
   test_counters ();
   test_errnos ();
   test_torn_and_slow ();
+  test_physical ();
   test_extents ();
   test_log ();
   test_switching ();

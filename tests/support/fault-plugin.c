@@ -575,6 +575,8 @@ tear (const char *buf, uint32_t count, uint64_t offset,
   uint64_t bad = v->first_bad * sector_bytes;
   char garbage[512];
 
+  if (bad > offset + count)     /* in the same physical sector, behind it */
+    bad = offset + count;
   if (bad > offset)
     image_pwrite (buf, bad - offset, offset);
   else
