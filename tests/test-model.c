@@ -13,7 +13,6 @@
  *   REMAP_TEST_SEED=N               begin with the world of this seed
  *   REMAP_TEST_SOAK_SECONDS=N       how long (30)
  *   REMAP_TEST_MODEL_CONNECTIONS=N  connections, instead of 4 to 8
- *   REMAP_TEST_MODEL_BURSTS=1       the whole disk fails at times, too
  *   REMAP_TEST_MODEL_TRACE=1        print every step
  */
 
@@ -207,16 +206,12 @@ time_is_up (void)
 }
 
 static void
-do_step (void)
+send_next (void)
 {
   const unsigned connection = (unsigned)
     model_random_below (&world->requests, world->nr_connections);
   struct model_request r;
 
-  if (model_random_below (&world->fault_dice, world->fault_every) == 0) {
-    model_world_change_faults (world);
-    remember_text (t_str ("faults: %s", model_world_describe_faults (world)));
-  }
   model_world_next_request (world, &r);
   if (!model_client_can (client, &r))
     return;
@@ -224,6 +219,16 @@ do_step (void)
     model_client_wait (client);
   send_request (client, connection, &r);
   model_client_look (client);
+}
+
+static void
+do_step (void)
+{
+  if (model_random_below (&world->fault_dice, world->fault_every) == 0) {
+    model_world_change_faults (world);
+    remember_text (t_str ("faults: %s", model_world_describe_faults (world)));
+  }
+  send_next ();
 }
 
 /*---- A look at all ----*/
@@ -413,55 +418,79 @@ verify (bool settles)
 
 /*---- The whole disk fails ----*/
 
-struct settling {
-  uint64_t nr_mapped;
-};
-
-/* Is all as before the burst? */
-static bool
-burst_is_forgotten (void *arg)
+/* How many sectors are in the list? */
+static uint64_t
+nr_listed (void)
 {
-  const struct settling *s = arg;
-  const int64_t nr = t_ctl_status (world->store_path, "remapped") +
-    t_ctl_status (world->store_path, "lost");
+  json_t *root = t_ctl_json ("list", world->store_path), *range;
+  uint64_t nr = 0;
+  size_t i;
 
-  return (uint64_t) nr <= s->nr_mapped;
+  json_array_foreach (json_object_get (root, "sectors"), i, range)
+    nr += (uint64_t)
+      json_integer_value (json_object_get (range, "count"));
+  json_decref (root);
+  return nr;
+}
+
+static bool
+breaker_is_closed (void *arg)
+{
+  json_t *root = t_ctl_json ("status", world->store_path);
+  const char *state = json_string_value (json_object_get (root, "breaker"));
+  const bool r = state && strcmp (state, "closed") == 0;
+
+  (void) arg;
+  json_decref (root);
+  return r;
+}
+
+static bool
+are_as_many_listed (void *arg)
+{
+  return nr_listed () <= *(const uint64_t *) arg;
 }
 
 static void
+send_some (unsigned nr)
+{
+  for (unsigned i = 0; i < nr && !time_is_up (); i++)
+    send_next ();
+  model_client_drain (client);
+}
+
+/* The disk fails everywhere, and comes back, a few times.  Then all is as it
+ * was: nothing has got a spare, and what was called lost is not.
+ */
+static void
 burst (void)
 {
-  struct settling before;
-  struct found lost;
-  uint64_t nr_lost;
-  const unsigned nr = 20 + (unsigned) model_random_below (&world->ends, 100);
+  struct model_random *r = &world->ends;
+  const unsigned nr = 1 + (unsigned) model_random_below (r, 3);
+  uint64_t nr_before;
 
   model_client_drain (client);
+  verify (false);
   model_world_clear_faults (world);
-  verify_all (false, &lost);
-  check_list (&lost, &nr_lost);
-  free (lost.lba);
-  before.nr_mapped = (uint64_t)
-    (t_ctl_status (world->store_path, "remapped") +
-     t_ctl_status (world->store_path, "lost"));
-  model_world_begin_burst (world, model_random_percent (&world->ends, 40));
-  remember_text ("the whole disk fails");
+  nr_before = nr_listed ();
+  model_oracle_burst (world->oracle, true);
   totals.bursts++;
-  for (unsigned i = 0; i < nr && !time_is_up (); i++) {
-    struct model_request r;
+  for (unsigned i = 0; i < nr; i++) {
+    const bool only_writes = model_random_percent (r, 40);
 
-    model_world_next_request (world, &r);
-    if (!model_client_can (client, &r))
-      continue;
-    while (!model_client_has_room (client, i % world->nr_connections))
-      model_client_wait (client);
-    send_request (client, i % world->nr_connections, &r);
-    model_client_look (client);
+    remember_text (only_writes ? "the disk takes no writes"
+                   : "the whole disk fails");
+    model_world_fail_disk (world, only_writes ? FAULT_WRITE
+                           : FAULT_READ | FAULT_WRITE | FAULT_TRIM);
+    send_some (10 + (unsigned) model_random_below (r, 100));
+    model_world_fail_disk (world, 0);
+    remember_text ("it is back");
+    send_some ((unsigned) model_random_below (r, 50));
   }
-  model_client_drain (client);
-  model_world_end_burst (world);
-  remember_text ("it is back");
-  t_wait_until (burst_is_forgotten, &before, 30000,
+  t_wait_until (breaker_is_closed, NULL, 15000, "the breaker to close");
+  model_oracle_burst (world->oracle, false);
+  remember_text ("the breaker is closed");
+  t_wait_until (are_as_many_listed, &nr_before, 15000,
                 "what a dead disk was taken for to be forgotten");
   verify (false);
 }
@@ -501,14 +530,14 @@ change_servers (void)
 static void
 run_session (bool is_last)
 {
-  const bool bursts = getenv ("REMAP_TEST_MODEL_BURSTS") != NULL &&
-    model_random_percent (&world->ends, 30);
+  const bool bursts = model_random_percent (&world->ends, 20) &&
+    !world->direct_off;
 
   client = model_client_new (world->server, world->nr_connections,
                              world->depth, answered, NULL);
   for (unsigned i = 0; i < world->steps_per_session && !time_is_up (); i++)
     do_step ();
-  if (bursts)
+  if (bursts && !time_is_up ())
     burst ();
   if (!is_last && !time_is_up ()) {
     change_servers ();

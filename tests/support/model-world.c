@@ -67,6 +67,10 @@ choose_kind (struct model_world *w, bool has_loops, struct model_random *r)
   w->store_fails = turn == 3;
   w->traits.lost_reads_zero = model_random_percent (r, 12);
   w->direct_off = !w->store_fails && model_random_percent (r, 10);
+  /* With a page cache a write that fails is lost, and a flush tells: none may.
+   */
+  if (w->direct_off)
+    w->physical_bytes = T_SECTOR;
   w->flush_fails = model_random_percent (r, 12);
   w->retries = (unsigned) model_random_below (r, 4);
   w->traits.gen = model_random_percent (r, 80) ? 1 : 0;
@@ -344,7 +348,6 @@ new_fault (struct model_world *w)
     f.ops = FAULT_FLUSH;
     return f;
   }
-  /* With a page cache a write that fails is lost, with a failing flush. */
   f.ops = w->direct_off ? FAULT_READ
     : ops[model_random_below (r, sizeof ops / sizeof ops[0])];
   place_fault (w, &f);
@@ -358,8 +361,8 @@ new_fault (struct model_world *w)
     if (model_random_percent (r, 50))
       f.err = 0;
   }
-  f.torn = f.err && f.ops & FAULT_WRITE && w->traits.sector_bytes == T_SECTOR
-    && model_random_percent (r, 12);
+  f.torn = f.err == EIO && f.ops & FAULT_WRITE &&
+    w->traits.sector_bytes == T_SECTOR && model_random_percent (r, 12);
   return f;
 }
 
@@ -444,19 +447,14 @@ model_world_calm_faults (struct model_world *w)
 }
 
 void
-model_world_begin_burst (struct model_world *w, bool writes_alone)
+model_world_fail_disk (struct model_world *w, unsigned ops)
 {
-  model_world_clear_faults (w);
-  model_oracle_burst (w->oracle, true);
-  t_fault_set (w->disk->fault, "%s 0-%llu\n", writes_alone ? "write" : "all",
-               (unsigned long long) w->traits.size / T_SECTOR);
-}
+  const struct model_fault whole = {
+    .ops = ops, .last = w->traits.size / T_SECTOR, .err = EIO,
+  };
 
-void
-model_world_end_burst (struct model_world *w)
-{
-  t_fault_set (w->disk->fault, "%s", "");
-  model_oracle_burst (w->oracle, false);
+  t_fault_set (w->disk->fault, "%s",
+               ops ? describe_faults (&whole, 1) : "");
 }
 
 /*---- Requests ----*/

@@ -72,9 +72,10 @@ void model_world_change_faults (struct model_world *w);
 void model_world_clear_faults (struct model_world *w);
 void model_world_calm_faults (struct model_world *w);
 
-/* The whole disk fails, or its writes alone; and is as before. */
-void model_world_begin_burst (struct model_world *w, bool writes_alone);
-void model_world_end_burst (struct model_world *w);
+/* The whole disk fails so (FAULT_...), or 0: does not.  There must be no other
+ * faults, and the oracle is not told.
+ */
+void model_world_fail_disk (struct model_world *w, unsigned ops);
 
 /* The faults in force, for messages. */
 const char *model_world_describe_faults (const struct model_world *w);
