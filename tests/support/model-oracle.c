@@ -441,13 +441,14 @@ static bool
 sector_may_be_lost (const struct model_oracle *o, const struct sector *s,
                     uint64_t tick)
 {
+  const bool has_spare = s->was_bad || o->traits.has_deadline;
   uint64_t since;
 
-  if (s->unreadable_to == 0 && (o->store_bad_to == 0 || !s->was_bad))
+  if (s->unreadable_to == 0 && (o->store_bad_to == 0 || !has_spare))
     return false;
   since = certain_since (o, s, tick);
   return (s->unreadable_to && s->unreadable_to >= since) ||
-    (s->was_bad && o->store_bad_to && o->store_bad_to >= since);
+    (has_spare && o->store_bad_to && o->store_bad_to >= since);
 }
 
 static bool
@@ -471,7 +472,7 @@ static bool
 any_was_bad (const struct model_oracle *o, uint64_t first, uint64_t end)
 {
   for (struct sector *s = sector_at (o, first); s < sector_after (o, end); s++)
-    if (s->was_bad)
+    if (s->was_bad || o->traits.has_deadline)
       return true;
   return false;
 }
@@ -502,7 +503,8 @@ eio_is_right (const struct model_oracle *o, const struct model_request *r)
   case MODEL_WRITE: case MODEL_ZERO: case MODEL_TRIM:
     return part_may_be_lost (o, r);
   case MODEL_READ: case MODEL_CACHE: case MODEL_STATUS:
-    return any_may_be_lost (o, r->offset, r->offset + r->count, r->started);
+    return o->traits.has_deadline ||
+      any_may_be_lost (o, r->offset, r->offset + r->count, r->started);
   default:
     return false;
   }
@@ -921,7 +923,8 @@ model_oracle_crowd (const struct model_oracle *o, uint64_t offset,
 bool
 model_oracle_was_bad (const struct model_oracle *o, uint64_t lba)
 {
-  return lba < o->nr_sectors && o->sectors[lba].was_bad;
+  return lba < o->nr_sectors &&
+    (o->sectors[lba].was_bad || o->traits.has_deadline);
 }
 
 uint64_t

@@ -14,7 +14,7 @@
  *           O2 EIO for a read, or for a write of a part of a sector: only where
  *              a sector may be lost.  It may be if a read of it could fail at
  *              any time since the beginning of its last certain whole write,
- *              or its spare since then.
+ *              or its spare since then.  Any read, where there is a deadline.
  *           O3 ENOSPC for a write that may need a spare, where spares are few.
  *           O4 Any other error only while a fault with that error was in force
  *              where the request was.
@@ -56,6 +56,8 @@ struct model_traits {
   bool may_mix;                 /* a page cache mixes old and new: no O1 */
   bool lost_reads_zero;
   bool few_spares;
+  bool has_deadline;            /* any read may be too late, and any sector get
+                                   a spare for it */
 };
 
 struct model_write;

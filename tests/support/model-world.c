@@ -66,12 +66,17 @@ choose_kind (struct model_world *w, bool has_loops, struct model_random *r)
     model_random_percent (r, 15);
   w->store_fails = turn == 3;
   w->traits.lost_reads_zero = model_random_percent (r, 12);
-  w->direct_off = !w->store_fails && model_random_percent (r, 10);
+  /* Not of a device: there a trim that a kill cuts off drops what is in the
+   * page cache, and what comes up is older than it.
+   */
+  w->direct_off = w->kind == T_DISK_FUSE && !w->store_fails &&
+    model_random_percent (r, 15);
   /* With a page cache a write that fails is lost, and a flush tells: none may.
    */
   if (w->direct_off)
     w->physical_bytes = T_SECTOR;
   w->flush_fails = model_random_percent (r, 12);
+  w->traits.has_deadline = turn == 0 && model_random_percent (r, 50);
   w->retries = (unsigned) model_random_below (r, 4);
   w->traits.gen = model_random_percent (r, 80) ? 1 : 0;
 }
@@ -110,15 +115,16 @@ const char *
 model_world_describe (const struct model_world *w)
 {
   return t_str ("%s of %llu bytes, sectors of %u, physical %u, %llu spares%s%s"
-                "%s%s, retries=%u, %u connections of depth %u, %u sessions of "
-                "%u requests",
+                "%s%s%s, retries=%u, %u connections of depth %u, %u sessions "
+                "of %u requests",
                 t_disk_kind_name (w->kind), (unsigned long long)
                 w->traits.size, w->traits.sector_bytes, w->physical_bytes,
                 (unsigned long long) w->nr_spares,
                 w->store_fails ? ", some bad" : "",
                 w->traits.lost_reads_zero ? ", on-lost=zero" : "",
                 w->direct_off ? ", direct=off" : "",
-                w->flush_fails ? ", flushes fail" : "", w->retries,
+                w->flush_fails ? ", flushes fail" : "",
+                w->traits.has_deadline ? ", deadline=1" : "", w->retries,
                 w->nr_connections, w->depth, w->nr_sessions,
                 w->steps_per_session);
 }
@@ -129,10 +135,11 @@ static const char *
 server_params (const struct model_world *w)
 {
   return t_str ("backing=%s spare=%s spare-size=%llu retries=%u on-lost=%s "
-                "direct=%s", w->disk->path, w->store_path,
+                "direct=%s deadline=%s", w->disk->path, w->store_path,
                 (unsigned long long) (w->nr_spares * w->traits.sector_bytes),
                 w->retries, w->traits.lost_reads_zero ? "zero" : "error",
-                w->direct_off ? "off" : "auto");
+                w->direct_off ? "off" : "auto",
+                w->traits.has_deadline ? "1" : "off");
 }
 
 void
@@ -332,6 +339,22 @@ choose_errno (struct model_world *w, const struct model_fault *f)
     : through_files[model_random_below (r, 4)];
 }
 
+/* The disk sits on reads of a place for longer than the deadline. */
+static struct model_fault
+late_fault (struct model_world *w)
+{
+  struct model_random *r = &w->fault_dice;
+  struct model_fault f = {
+    .ops = FAULT_READ, .delay_ms = (unsigned) between (r, 1100, 1900),
+    .times = (unsigned) between (r, 1, 2),
+  };
+
+  place_fault (w, &f);
+  if (f.last > f.first + 3)
+    f.last = f.first + 3;
+  return f;
+}
+
 static struct model_fault
 new_fault (struct model_world *w)
 {
@@ -344,6 +367,8 @@ new_fault (struct model_world *w)
   struct model_random *r = &w->fault_dice;
   struct model_fault f = { .err = EIO };
 
+  if (w->traits.has_deadline && model_random_percent (r, 25))
+    return late_fault (w);
   if (w->flush_fails && model_random_percent (r, 4)) {
     f.ops = FAULT_FLUSH;
     return f;
@@ -385,12 +410,16 @@ change_store_faults (struct model_world *w)
     static const unsigned ops[] = {
       FAULT_WRITE, FAULT_WRITE, FAULT_READ, FAULT_READ | FAULT_WRITE,
     };
-    const uint64_t most = w->nr_spares < 400 ? w->nr_spares : 400;
+    /* Where a spare cannot be read, much is right: so not in every world. */
+    const bool only_writes = w->seed / 6 % 2;
+    const uint64_t most = model_random_percent (r, 60) ? 100 : 400;
     struct model_fault f = {
-      .ops = ops[model_random_below (r, 4)], .err = EIO,
+      .ops = only_writes ? FAULT_WRITE : ops[model_random_below (r, 4)],
+      .err = EIO,
     };
 
-    f.first = w->store_data / T_SECTOR + model_random_below (r, most);
+    f.first = w->store_data / T_SECTOR +
+      model_random_below (r, w->nr_spares < most ? w->nr_spares : most);
     f.last = f.first + model_random_below (r, 8);
     w->store_faults[w->nr_store_faults++] = f;
     w->nr_faults_made++;
