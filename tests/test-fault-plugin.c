@@ -108,9 +108,10 @@ test_torn_and_slow (void)
 static void
 test_physical (void)
 {
-  struct t_fault *physical = t_fault_start_physical (fault->image,
-                                                     "write 503 torn\n",
-                                                     false, 4096);
+  const struct t_fault_options options = {
+    .faults = "write 503 torn\n", .params = "physical=4096",
+  };
+  struct t_fault *physical = t_fault_start_with (fault->image, &options);
   struct t_server server = { .socket = physical->socket };
   struct nbd_handle *h2 = t_nbd_connect (&server);
 
