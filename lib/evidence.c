@@ -76,7 +76,8 @@ struct probe {
   uint64_t away_sectors;
   uint8_t *buf[2];              /* of a unit */
   unsigned nr_tries;
-  bool takes_zeroes;            /* write back zeroes as well */
+  unsigned nr_zero;             /* places that were left out: zeroes */
+  bool takes_zeroes;            /* write these back, and nothing else */
   bool can_read;
   int err;
 };
@@ -152,8 +153,10 @@ write_back_locked (struct engine *e, lba_t unit, struct probe *p)
   if (read_place (e, unit, p->buf[0]) == -1)
     return 0;
   p->can_read = true;
-  if (!p->takes_zeroes && is_zero (p->buf[0], unit_bytes (e)))
+  if (is_zero (p->buf[0], unit_bytes (e)) != p->takes_zeroes) {
+    p->nr_zero += !p->takes_zeroes;
     return -1;
+  }
   if (dev_pwrite (e->backing, p->buf[0], unit_bytes (e),
                   lba_to_bytes (e, unit), 0) == 0)
     return 1;
@@ -261,6 +264,13 @@ try_unknown (struct engine *e, struct probe *p, bool everywhere)
   return false;
 }
 
+static bool
+try_places (struct engine *e, struct probe *p)
+{
+  return try_known (e, p) || try_unknown (e, p, false) ||
+    (p->nr_tries == 0 && try_unknown (e, p, true));
+}
+
 /* Where there is no place to try nothing speaks against the disk. */
 static enum breaker_answer
 ask_disk (struct engine *e, struct probe *p)
@@ -274,14 +284,10 @@ ask_disk (struct engine *e, struct probe *p)
   p->buf[0] = buf;
   p->buf[1] = buf + unit_bytes (e);
   p->away_sectors = MIN (AWAY_BYTES >> e->sector_shift, e->nr_sectors / 4);
-  p->takes_zeroes = false;
-  do {
-    if (try_known (e, p) || try_unknown (e, p, false) ||
-        (p->nr_tries == 0 && try_unknown (e, p, true)))
-      return wanted;
-    p->takes_zeroes = !p->takes_zeroes;
-  } while (p->nr_tries == 0 && p->op == BREAKER_WRITE && p->takes_zeroes);
-  if (p->nr_tries == 0)
+  if (try_places (e, p))
+    return wanted;
+  p->takes_zeroes = true;
+  if ((p->nr_zero > 0 && try_places (e, p)) || p->nr_tries == 0)
     return wanted;
   return p->can_read ? BREAKER_ANSWERS_READ : BREAKER_NO_ANSWER;
 }
