@@ -49,6 +49,7 @@ static struct {
   uint64_t errors[200];         /* by errno */
   uint64_t verified_bytes, worlds, faults, kills, restarts, bursts;
   uint64_t remapped, lost;      /* sectors, at the end of each world */
+  uint64_t disk_errors, spare_errors;   /* requests that failed below */
 } totals;
 
 /* A step, for who reads of a failure. */
@@ -556,6 +557,9 @@ end_world (void)
   totals.lost += (uint64_t) t_ctl_status (world->store_path, "lost");
   totals.faults += world->nr_faults_made;
   totals.worlds++;
+  totals.disk_errors += t_fault_failures (world->disk->fault, "rwzt");
+  if (world->store)
+    totals.spare_errors += t_fault_failures (world->store->fault, "rwzt");
   model_world_clear_faults (world);
   t_server_stop (world->server);
   t_ctl_check (world->store_path);
@@ -605,6 +609,9 @@ print_totals (void)
   t_note ("sectors remapped: %llu, lost: %llu",
           (unsigned long long) totals.remapped,
           (unsigned long long) totals.lost);
+  t_note ("requests that the disk failed: %llu, the store: %llu",
+          (unsigned long long) totals.disk_errors,
+          (unsigned long long) totals.spare_errors);
   t_note ("wrong bytes: 0");
 }
 
