@@ -242,15 +242,21 @@ is_silent (const struct nbd_link *link, int fd)
     (info.tcpi_retransmits >= 2 || info.tcpi_probes >= 2);
 }
 
+/* Without lingering, the kernel forgets what it has not sent yet when a socket
+ * is closed.  Otherwise it would go on sending, and when the network is back,
+ * writes that were given up would arrive behind later ones (K6).
+ */
 static void
-set_keepalive (const struct nbd_link *link, int fd)
+prepare_socket (const struct nbd_link *link, int fd)
 {
+  const struct linger none = { .l_onoff = 1, .l_linger = 0 };
   const int on = 1, between_s = (int) MAX (link->silence_ns / NS_PER_S / 3,
                                            UINT64_C (1));
   const int nr_probes = 127;    /* is_silent decides */
 
   if (setsockopt (fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) == -1)
     return;                     /* no TCP */
+  setsockopt (fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
   setsockopt (fd, IPPROTO_TCP, TCP_KEEPIDLE, &between_s, sizeof between_s);
   setsockopt (fd, IPPROTO_TCP, TCP_KEEPINTVL, &between_s, sizeof between_s);
   setsockopt (fd, IPPROTO_TCP, TCP_KEEPCNT, &nr_probes, sizeof nr_probes);
@@ -576,7 +582,7 @@ end_connection_locked (struct nbd_link *link, struct nbd_handle *h)
     check_server_locked (link, h);
   if (link->state == LINK_DOWN)
     return;
-  set_keepalive (link, nbd_aio_get_fd (h));
+  prepare_socket (link, nbd_aio_get_fd (h));
   link->nr_connected++;
   if (link->nr_connected < link->nr_wanted)
     begin_connection_locked (link);
@@ -954,7 +960,7 @@ nbd_link_open (const char *uri, unsigned timeout_s)
     }
   }
   lock_acquire (&link->lock);
-  lead_locked (link, now_ns () + ATTEMPT_NS, true);
+  lead_locked (link, now_ns () + 2 * ATTEMPT_NS, true);
   lock_release (&link->lock);
   if (link->state == LINK_UP)
     return link;

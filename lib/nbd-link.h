@@ -14,10 +14,12 @@
  *                durable has been written again, in order.
  *             K4 A server that is slow is not one that is gone: a connection is
  *                given up when the other end does not answer on the level of
- *                TCP, but never because a command takes long.  It may still be
- *                carried out, and must not be then, behind a later one.
+ *                TCP, but never because a command takes long.  For that would
+ *                still be carried out some day, perhaps behind a later one.
  *             K5 After a break the export must be as it was: size, block
  *                sizes, what it can do.
+ *             K6 What was given up with a connection is not sent any more.  (What
+ *                the server has received it may carry out still, when it will.)
  * States:     DOWN -> CONNECTING -> REPLAYING -> UP; any -> DOWN.
  *             All of them but UP are led by one of the threads that wait
  *             (is_led); it sleeps between attempts, which come after growing

@@ -158,6 +158,41 @@ test_size (void)
   t_disk_free (d);
 }
 
+static void
+test_nbd (void)
+{
+  char *nobody = t_str ("nbd+unix:///?socket=%s", t_path ("nobody"));
+  char *store = t_path ("nbd-store");
+  struct t_disk *d = t_disk_new (T_DISK_PLAIN, 8 << 20, NULL);
+
+  t_part ("NBD");
+  REFUSED ((nobody, "No such file"), "backing=%s spare=%s", nobody, store);
+  REFUSED (("nbd://127.0.0.1:1", "refused"),
+           "backing=nbd://127.0.0.1:1 spare=%s", store);
+  REFUSED ((nobody, "No such file"), "backing=%s spare=%s", d->path, nobody);
+  REFUSED (("http", "nbd://"), "backing=http://localhost/ spare=%s", store);
+  REFUSED (("http", "nbd://"), "backing=%s spare=http://localhost/", d->path);
+  REFUSED (("socket"), "backing=nbd+unix:/// spare=%s", store);
+  REFUSED (("timeout"), "backing=%s timeout=0", d->path);
+  REFUSED (("timeout"), "backing=%s timeout=soon", d->path);
+  T_ASSERT (access (store, F_OK) == -1);
+  t_disk_free (d);
+}
+
+/* A backing that is there, but no store is named. */
+static void
+test_nbd_without_store (void)
+{
+  char *image = t_path ("exported");
+  struct t_fault *f;
+
+  t_part ("NBD without a store");
+  t_image_create (image, 8 << 20, 1);
+  f = t_fault_start (image, "", false);
+  REFUSED ((f->uri, "spare="), "backing=%s direct=off", f->uri);
+  t_fault_stop (f);
+}
+
 /* direct=on where direct I/O cannot be had. */
 static void
 test_direct (void)
@@ -182,5 +217,7 @@ main (void)
   test_locked ();
   test_size ();
   test_direct ();
+  test_nbd ();
+  test_nbd_without_store ();
   return t_end ();
 }
