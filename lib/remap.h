@@ -94,7 +94,8 @@ extern void remap_set_log (void (*fn) (int level, const char *message));
  */
 extern struct remap_disk *remap_open (const struct remap_options *options);
 
-/* Start the threads (remap-worker).  Call once, after the last fork.
+/* Start the threads (remap-worker, remap-patrol).  Call once, after the last
+ * fork.
  * Since:     0.1
  */
 extern int remap_start (struct remap_disk *disk);
