@@ -135,8 +135,12 @@ t_fault_start_with (const char *image, const struct t_fault_options *options)
   f->faults = t_path ("fault-%u.faults", n);
   f->log = t_path ("fault-%u.log", n);
   f->journal = options->volatile_cache ? t_path ("fault-%u.journal", n) : NULL;
+  /* The name of the export, which nbdkit ignores, is this run's own: servers
+   * remember exports.
+   */
   f->uri = options->address
-    ? t_str ("nbd://%s:%u", options->address, options->port)
+    ? t_str ("nbd://%s:%u/%d-%u", options->address, options->port,
+             (int) getpid (), n)
     : t_str ("nbd+unix:///?socket=%s", f->socket);
   write_faults (f, options->faults ? options->faults : "");
   t_fault_restart (f);
