@@ -289,12 +289,27 @@ file_flush (struct dev *dev)
 
 /* Zero and trim. */
 
+/* The kernel drops what the page cache has of a range before it clears the range:
+ * who is killed in between must not find there what is older still.
+ */
+static int
+write_pages (struct dev_file *f, uint64_t count, uint64_t offset)
+{
+  if (f->direct != -1)
+    return 0;
+  return sync_file_range (f->buffered, (off_t) offset, (off_t) count,
+                          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                          SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
 static int
 punch (struct dev_file *f, int mode, uint64_t count, uint64_t offset,
        const char *what)
 {
   int r;
 
+  if (write_pages (f, count, offset) == -1)
+    return transfer_failed (f, what, count, offset);
   do
     r = fallocate (f->buffered, mode | FALLOC_FL_KEEP_SIZE, (off_t) offset,
                    (off_t) count);
@@ -332,6 +347,8 @@ file_trim (struct dev *dev, uint64_t count, uint64_t offset, unsigned flags)
   if (dev->info.kind == DEV_BLOCK) {
     uint64_t range[2] = { offset, count };
 
+    if (write_pages (f, count, offset) == -1)
+      return transfer_failed (f, "trim", count, offset);
     r = ioctl (f->buffered, BLKDISCARD, range);
     if (r == -1 && (errno == ENOTTY || errno == EINVAL))
       errno = EOPNOTSUPP;

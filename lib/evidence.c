@@ -140,6 +140,16 @@ is_zero (const uint8_t *buf, size_t nr_bytes)
   return buf[0] == 0 && memcmp (buf, buf + 1, nr_bytes - 1) == 0;
 }
 
+/* Should it go wrong, there must be spares for what stands there. */
+static bool
+can_rescue (struct engine *e)
+{
+  struct status status = { .spares_free = 0 };
+
+  store_get_status (e->store, &status);
+  return !status.store_failed && status.spares_free >= e->unit_sectors;
+}
+
 /* Zeroes may be a hole of a sparse file, which would then take room, or find
  * none.
  */
@@ -148,7 +158,7 @@ write_back_locked (struct engine *e, lba_t unit, struct probe *p)
 {
   int err;
 
-  if (!map_is_clean (e->map, unit, e->unit_sectors))
+  if (!map_is_clean (e->map, unit, e->unit_sectors) || !can_rescue (e))
     return -1;
   if (read_place (e, unit, p->buf[0]) == -1)
     return 0;

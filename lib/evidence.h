@@ -8,9 +8,10 @@
  *             answer is enough.
  * Invariants: V1 One probe at a time; who needs one that begins later waits
  *                for it and then makes its own.
- *             V2 A write-back is done by whoever has the place alone, and to
- *                sectors that are clean.  If it fails, what was read there is
- *                put into a spare where it can no longer be read as it was.
+ *             V2 A write-back is done by whoever has the place alone, to sectors
+ *                that are clean, and while there are spares.  If it fails, what
+ *                was read there is put into a spare where it can no longer be
+ *                read as it was.
  *             V3 The clean path (evidence_note_good) takes no lock.
  * Locking:    a leaf mutex, for the breaker and the list of losses.  Places to
  *             be written back are locked with ranges_try_lock, so that who has

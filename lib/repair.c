@@ -1009,6 +1009,27 @@ forget_locked (struct engine *e, const struct sector_run *lost)
   return 0;
 }
 
+/* One by one, where a slot among them has failed since: that one stays. */
+static int
+forget_each_locked (struct engine *e, const struct sector_run *lost)
+{
+  int r = 0, err = 0;
+
+  for (uint32_t i = 0; i < lost->nr_sectors; i++) {
+    struct sector_run one = {
+      .lba = { lost->lba.n + i }, .nr_sectors = 1, .state = lost->state,
+      .spare = { lost->spare.n + i },
+    };
+
+    if (forget_locked (e, &one) == -1) {
+      r = -1;
+      err = errno;
+    }
+  }
+  errno = err;
+  return r;
+}
+
 int
 repair_forget (struct engine *e, lba_t lba, spare_t slot, uint32_t nr_sectors)
 {
@@ -1022,6 +1043,8 @@ repair_forget (struct engine *e, lba_t lba, spare_t slot, uint32_t nr_sectors)
     map_next (e->map, (lba_t) { lba.n + done }, nr_sectors - done, &run);
     if (run.state == SECTOR_LOST && run.spare.n == slot.n + done)
       r = forget_locked (e, &run);
+    if (r == -1 && errno == EBADF)
+      r = forget_each_locked (e, &run);
   }
   ranges_unlock (e->ranges, &lock);
   return r;

@@ -76,6 +76,7 @@ struct store {
   struct spares *spares;
   struct pending pending;       /* superseded: free after the next flush */
   struct slot_list unreadable;  /* not to be used again */
+  bool has_unlisted;            /* there was no memory to add one to it */
   uint32_t nr_in_hand;          /* taken, not yet settled */
   pthread_cond_t slots_changed;
   bool said_25, said_10, said_0;        /* warnings of few spares */

@@ -355,10 +355,25 @@ record_free (struct store *s, spare_t first, uint32_t nr)
   return record_locked (s, first, nr, e);
 }
 
+/* Slots that have failed: their sectors were lost because of that, and what the
+ * backing has of them is older than what was lost.
+ */
+static bool
+has_unreadable (struct store *s, spare_t first, uint32_t nr)
+{
+  LOCK_FOR_SCOPE (&s->map_lock);
+  for (size_t i = 0; i < s->unreadable.nr; i++)
+    if (s->unreadable.slots[i] - first.n < nr)
+      return true;
+  return s->has_unlisted;
+}
+
 int
 store_forget (struct store *s, spare_t first, uint32_t nr)
 {
   assert (nr > 0 && nr <= STORE_RECORD_MAX);
+  if (has_unreadable (s, first, nr))
+    return set_error (EBADF, "store %s: a slot has failed meanwhile", s->path);
   return record_free (s, first, nr) == 0 ? store_flush (s) : -1;
 }
 
@@ -388,7 +403,8 @@ store_note_unreadable (struct store *s, spare_t slot)
 {
   LOCK_FOR_SCOPE (&s->map_lock);
   /* Without memory for it, it is used again, and may fail again. */
-  slot_list_add (&s->unreadable, slot);
+  if (slot_list_add (&s->unreadable, slot) == -1)
+    s->has_unlisted = true;
 }
 
 /* Cross a slot off the list of unreadable ones; was it there? */

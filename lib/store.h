@@ -117,7 +117,8 @@ extern int store_record (struct store *s, const struct sector_run *run,
                          enum sector_cause cause, const void *buf);
 
 /* Let nr slots stand in for no sector any more: durably on return.  They are
- * the only ones that ever had a record for theirs.
+ * the only ones that ever had a record for theirs, which were called lost while
+ * they were clean.  Errors: EBADF a slot was used since then, and has failed.
  */
 extern int store_forget (struct store *s, spare_t first, uint32_t nr);
 

@@ -12,9 +12,11 @@
 
 #include "checked.h"
 #include "dev-fault.h"
+#include "engine-internal.h"
 #include "error.h"
-#include "evidence.h"
 #include "patrol.h"
+#include "store-internal.h"
+#include "store-slots.h"
 
 #define NR_SECTORS 1600
 #define AT 800
@@ -531,6 +533,39 @@ START_TEST (what_has_changed_is_not_forgotten)
 }
 END_TEST
 
+/* A sector was lost, healed, and lost for good when its spare, by chance the same
+ * one again, failed: what the disk has of it is older.
+ */
+START_TEST (loss_of_a_spare_is_not_forgotten)
+{
+  struct sector_run run;
+  spare_t slot;
+
+  begin ();
+  lose (AT, 100);
+  map_next (rig.engine->map, (lba_t) { AT }, 1, &run);
+  slot = run.spare;
+  for (unsigned version = 1; run.state == SECTOR_LOST ||
+         run.spare.n != slot.n; version++) {
+    ck_assert_uint_lt (version, 1000);
+    ck_assert_int_eq (fault_rig_write (&rig, AT, 1, version, 0), 0);
+    ck_assert_int_eq (engine_flush (rig.engine), 0);
+    map_next (rig.engine->map, (lba_t) { AT }, 1, &run);
+  }
+  dev_fault_spoil (rig.store, store_data_at (&rig.engine->store->super, slot)
+                   / 512, 1, DEV_FAULT_BAD, 0, 0);
+  expect_error (request (READ, AT, 1), EIO);
+  ck_assert_int_eq (fault_rig_state (&rig, AT), SECTOR_LOST);
+  dev_fault_mend (rig.backing, 0, NR_SECTORS);
+  patrol_until_idle ();
+  expect_error (request (READ, AT, 1), EIO);
+  expect_data (AT + 1, 99, 0);
+  reopen ();
+  expect_error (request (READ, AT, 1), EIO);
+  end ();
+}
+END_TEST
+
 /* A client heals a sector while patrol reads it. */
 static int
 heal_meanwhile (void *opaque, const struct dev_fault_call *call, bool is_done)
@@ -648,6 +683,7 @@ main (void)
   tcase_add_test (tc, losses_before_death_are_looked_at_again);
   tcase_add_loop_test (tc, disk_dies_in_a_second_look, 0, 4);
   tcase_add_test (tc, what_has_changed_is_not_forgotten);
+  tcase_add_test (tc, loss_of_a_spare_is_not_forgotten);
   tcase_add_test (tc, second_look_meets_healing);
   tcase_add_loop_test (tc, store_fails_when_it_is_to_forget, 0, 2);
   tcase_add_test (tc, thread);
