@@ -34,7 +34,7 @@
 enum {
   MOST_BYTES = 5 << 20,         /* of a request */
   CHUNK = 256 << 10,            /* of a look at all */
-  RESERVE_S = 4,                /* to end the last world within the time */
+  RESERVE_S = 2,                /* times t_scale: to end the last world */
   MEMORY = 1 << 14,             /* steps that are remembered */
   SHOWN = 60,
 };
@@ -631,7 +631,7 @@ main (void)
   const unsigned connections = (unsigned)
     number_from ("REMAP_TEST_MODEL_CONNECTIONS", 0);
   bool has_loops;
-  uint64_t seed;
+  uint64_t seed, reserve;
 
   t_begin ("test-model", (unsigned) seconds + 60);
   traces = getenv ("REMAP_TEST_MODEL_TRACE") != NULL;
@@ -639,8 +639,9 @@ main (void)
   has_loops = t_disk_can (T_DISK_LOOP);
   if (!has_loops && !t_disk_can (T_DISK_FUSE))
     return t_end ();
+  reserve = RESERVE_S * t_scale ();
   deadline_ms = start_ms +
-    (seconds > 2 * RESERVE_S ? seconds - RESERVE_S : seconds / 2) * 1000;
+    (seconds > 2 * reserve ? seconds - reserve : seconds / 2) * 1000;
   t_note ("REMAP_TEST_SEED=%llu", (unsigned long long) seed);
   do
     run_world (seed++, has_loops, connections);
