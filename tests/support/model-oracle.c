@@ -60,7 +60,9 @@ struct model_oracle {
   struct errno_span *spans;
   size_t nr_spans;
   uint64_t store_bad_to, burst_to;      /* as unreadable_to */
-  bool flush_failed;
+  bool flush_failed;            /* of this server */
+  bool flush_ever_failed;       /* and so a write with FUA looked like one of a
+                                   bad sector */
   uint8_t (*patterns)[MOST_SECTOR_BYTES];
 };
 
@@ -358,7 +360,7 @@ begin_fault (struct model_oracle *o, const struct model_fault *f)
   if (f->err && f->err != EIO)
     add_span (o, f);
   if (f->ops == FAULT_FLUSH && f->err)
-    o->flush_failed = true;
+    o->flush_failed = o->flush_ever_failed = true;
   for (struct model_write *w = o->flying; f->torn && w != NULL;
        w = w->next_flying)
     w->may_tear |= fault_meets (o, f, w->first, w->end);
@@ -437,11 +439,18 @@ certain_since (const struct model_oracle *o, const struct sector *s,
   return r;
 }
 
+/* May this sector have a spare? */
+static bool
+may_have_spare (const struct model_oracle *o, const struct sector *s)
+{
+  return s->was_bad || o->traits.has_deadline || o->flush_ever_failed;
+}
+
 static bool
 sector_may_be_lost (const struct model_oracle *o, const struct sector *s,
                     uint64_t tick)
 {
-  const bool has_spare = s->was_bad || o->traits.has_deadline;
+  const bool has_spare = may_have_spare (o, s);
   uint64_t since;
 
   if (s->unreadable_to == 0 && (o->store_bad_to == 0 || !has_spare))
@@ -469,10 +478,10 @@ model_oracle_may_be_lost (struct model_oracle *o,
 }
 
 static bool
-any_was_bad (const struct model_oracle *o, uint64_t first, uint64_t end)
+any_may_have_spare (const struct model_oracle *o, uint64_t first, uint64_t end)
 {
   for (struct sector *s = sector_at (o, first); s < sector_after (o, end); s++)
-    if (s->was_bad || o->traits.has_deadline)
+    if (may_have_spare (o, s))
       return true;
   return false;
 }
@@ -547,8 +556,9 @@ error_is_right (const struct model_oracle *o, const struct model_request *r,
     return eio_is_right (o, r);
   if (err == ENOTSUP)
     return r->op == MODEL_CACHE || (r->op == MODEL_ZERO && r->fast);
-  return err == ENOSPC && changes && o->traits.few_spares && /* O3 */
-    any_was_bad (o, r->offset, r->offset + r->count);
+  return err == ENOSPC && changes &&                            /* O3 */
+    (o->traits.few_spares || o->flush_ever_failed) &&
+    any_may_have_spare (o, r->offset, r->offset + r->count);
 }
 
 /* What a request changes: trim leaves parts of sectors as they are. */
@@ -923,8 +933,7 @@ model_oracle_crowd (const struct model_oracle *o, uint64_t offset,
 bool
 model_oracle_was_bad (const struct model_oracle *o, uint64_t lba)
 {
-  return lba < o->nr_sectors &&
-    (o->sectors[lba].was_bad || o->traits.has_deadline);
+  return lba < o->nr_sectors && may_have_spare (o, &o->sectors[lba]);
 }
 
 uint64_t

@@ -15,7 +15,8 @@
  *              a sector may be lost.  It may be if a read of it could fail at
  *              any time since the beginning of its last certain whole write,
  *              or its spare since then.  Any read, where there is a deadline.
- *           O3 ENOSPC for a write that may need a spare, where spares are few.
+ *           O3 ENOSPC for a write that may need a spare, where spares are few
+ *              (or were used up by writes with FUA whose flush failed).
  *           O4 Any other error only while a fault with that error was in force
  *              where the request was.
  *           O5 A write of whole sectors has no EIO (but from a flush that
