@@ -1135,6 +1135,7 @@ fault_rig_kill (struct fault_rig *rig)
   store_abandon (e->store);
   map_free (e->map);
   ranges_free (e->ranges);
+  evidence_free (e->evidence);
   dev_close (e->backing);
   free (e);
   rig->engine = NULL;
