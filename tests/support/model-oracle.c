@@ -556,9 +556,11 @@ error_is_right (const struct model_oracle *o, const struct model_request *r,
     return eio_is_right (o, r);
   if (err == ENOTSUP)
     return r->op == MODEL_CACHE || (r->op == MODEL_ZERO && r->fast);
-  return err == ENOSPC && changes &&                            /* O3 */
+  /* O3.  Without spares nobody asks whether it is the disk. */
+  return err == ENOSPC && changes &&
     (o->traits.few_spares || o->flush_ever_failed) &&
-    any_may_have_spare (o, r->offset, r->offset + r->count);
+    ((o->burst_to && o->burst_to >= r->started) ||
+     any_may_have_spare (o, r->offset, r->offset + r->count));
 }
 
 /* What a request changes: trim leaves parts of sectors as they are. */
