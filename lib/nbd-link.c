@@ -34,6 +34,7 @@
 #define PAUSE_FIRST_MS 100
 #define PAUSE_MAX_MS 3200
 #define ATTEMPT_NS (5 * NS_PER_S)
+#define FURTHER_NS NS_PER_S     /* for one more connection */
 #define LATE_NS NS_PER_S        /* for requests that come when the time that
                                    others waited for is over */
 #define TICK_NS NS_PER_S        /* look after the connection so often */
@@ -58,8 +59,9 @@ struct nbd_link {
   pthread_cond_t state_changed;
   enum link_state state;
   struct connection connections[CONNECTIONS_MAX];
-  unsigned nr_wanted;           /* connections */
-  unsigned nr_connected;        /* of this attempt */
+  unsigned nr_max;              /* connections: more it does not take */
+  unsigned nr_wanted;           /* of this attempt */
+  unsigned nr_connected;        /* likewise */
   uint64_t generation;          /* grows with every break */
   bool was_up;                  /* ever: the server is known */
   bool is_led, is_loss_told;
@@ -457,6 +459,15 @@ attempt_failed_locked (struct nbd_link *link, const char *why)
   link->pause_ms = MIN (2 * link->pause_ms, (unsigned) PAUSE_MAX_MS);
 }
 
+/* The server takes no more connections than there are. */
+static void
+have_enough_locked (struct nbd_link *link)
+{
+  link->nr_wanted = link->nr_connected;
+  if (!link->was_up)
+    link->nr_max = link->nr_connected;
+}
+
 /* One more connection of this attempt.  Only the thread that leads is here, so
  * the lock may go while a name is looked up.
  */
@@ -479,7 +490,7 @@ begin_connection_locked (struct nbd_link *link)
   if (link->nr_connected == 0)
     attempt_failed_locked (link, libnbd_error ());
   else
-    link->nr_wanted = link->nr_connected;       /* it allows no more */
+    have_enough_locked (link);
   if (h)
     nbd_close (h);
 }
@@ -490,8 +501,7 @@ begin_attempt_locked (struct nbd_link *link)
   link->state = LINK_CONNECTING;
   link->counts.nr_attempts++;
   link->nr_connected = 0;
-  link->nr_wanted = !link->was_up || link->server.can_multi_conn
-    ? CONNECTIONS_MAX : 1;
+  link->nr_wanted = link->nr_max;
   link->attempt_end_ns = now_ns () + ATTEMPT_NS;
   begin_connection_locked (link);
 }
@@ -571,7 +581,7 @@ check_server_locked (struct nbd_link *link, struct nbd_handle *h)
   if (!link->was_up)
     link->server = server;
   if (!server.can_multi_conn)
-    link->nr_wanted = 1;
+    link->nr_wanted = 1;        /* a flush speaks for its connection alone */
 }
 
 /* A connection is there. */
@@ -584,6 +594,7 @@ end_connection_locked (struct nbd_link *link, struct nbd_handle *h)
     return;
   prepare_socket (link, nbd_aio_get_fd (h));
   link->nr_connected++;
+  link->attempt_end_ns = now_ns () + FURTHER_NS;
   if (link->nr_connected < link->nr_wanted)
     begin_connection_locked (link);
   if (link->nr_connected >= link->nr_wanted)
@@ -600,7 +611,7 @@ connection_failed_locked (struct nbd_link *link, const char *why)
     attempt_failed_locked (link, why);
   else {
     close_connection (&link->connections[link->nr_connected]);
-    link->nr_wanted = link->nr_connected;
+    have_enough_locked (link);
     link->state = LINK_REPLAYING;
   }
 }
@@ -802,7 +813,7 @@ wait_until_up_locked (struct nbd_link *link)
   const uint64_t begin_ns = now_ns ();
   const bool is_late = link->state != LINK_UP && begin_ns >= link->give_up_ns;
 
-  while (link->state != LINK_UP || link->is_led) {
+  while (link->state != LINK_UP) {
     uint64_t now = now_ns ();
     uint64_t until_ns = is_late ? begin_ns + LATE_NS : link->give_up_ns;
 
@@ -938,6 +949,7 @@ link_new (const char *uri, unsigned timeout_s)
   link->timeout_ns = timeout_s * NS_PER_S;
   link->silence_ns = MAX (link->timeout_ns / 2, NS_PER_S);
   link->pause_ms = PAUSE_FIRST_MS;
+  link->nr_max = CONNECTIONS_MAX;
   lock_init (&link->lock, RANK_NBD_LINK);
   lock_cond_init (&link->state_changed);
   for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
