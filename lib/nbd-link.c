@@ -65,6 +65,7 @@ struct nbd_link {
   uint64_t generation;          /* grows with every break */
   bool was_up;                  /* ever: the server is known */
   bool is_led, is_loss_told;
+  bool is_proved;               /* it has answered a command since it is up */
   char why[256];                /* it is down */
   char told[256];               /* what was last said of a server that has
                                    changed */
@@ -120,6 +121,14 @@ close_connection (struct connection *c)
     assert (errno == EAGAIN);   /* it is awake as it is */
 }
 
+/* The next attempt comes after a pause, longer than the one before. */
+static void
+put_off_locked (struct nbd_link *link)
+{
+  link->next_attempt_ns = now_ns () + link->pause_ms * NS_PER_MS;
+  link->pause_ms = MIN (2 * link->pause_ms, (unsigned) PAUSE_MAX_MS);
+}
+
 /* K2. */
 static void
 break_locked (struct nbd_link *link, const char *why, bool is_silent)
@@ -131,8 +140,8 @@ break_locked (struct nbd_link *link, const char *why, bool is_silent)
     link->down_since_ns = now;
     link->give_up_ns = now + link->timeout_ns - MIN (silence, link->timeout_ns);
     link->next_attempt_ns = now;
-    if (link->pause_ms > PAUSE_FIRST_MS)        /* it breaks again and again */
-      link->next_attempt_ns += link->pause_ms * NS_PER_MS;
+    if (!link->is_proved)
+      put_off_locked (link);
     link->is_loss_told = false;
     link->has_lost |= link->has_forgotten;
     link->has_forgotten = false;
@@ -166,6 +175,7 @@ finish_locked (struct nbd_link *link, struct nbd_request *r)
   pthread_cond_signal (&r->changed);
   if (r->err != 0)
     return;
+  link->is_proved = true;
   link->pause_ms = PAUSE_FIRST_MS;
   if (r->copy)
     replay_add (&link->replay, r->copy, is_durable);
@@ -452,11 +462,10 @@ attempt_failed_locked (struct nbd_link *link, const char *why)
 
   snprintf (text, sizeof text, "%s", why);
   break_locked (link, text, false);
-  link->next_attempt_ns = now_ns () + link->pause_ms * NS_PER_MS;
   log_message (LEVEL_DEBUG, "%s: attempt %u to connect: %s; the next one in %u "
                "ms", link->uri, link->counts.nr_attempts, text,
                link->pause_ms);
-  link->pause_ms = MIN (2 * link->pause_ms, (unsigned) PAUSE_MAX_MS);
+  put_off_locked (link);
 }
 
 /* The server takes no more connections than there are. */
@@ -723,8 +732,10 @@ replay_locked (struct nbd_link *link)
   free (slots);
   if (link->generation != generation)
     attempt_failed_locked (link, link->why);
-  else
+  else {
     link->state = LINK_UP;
+    link->is_proved = false;
+  }
 }
 
 /* Lead: bring the link up. */

@@ -312,6 +312,32 @@ test_lost_writes (void)
   t_fault_stop (f);
 }
 
+/* A server that is being stopped answers ESHUTDOWN; that is none of the disk's
+ * answers, and no reason to give up at once.
+ */
+static void
+test_shutdown (void)
+{
+  struct t_fault *f = start_export ();
+  struct t_server *s = serve (f, "timeout=2");
+  struct nbd_handle *h = t_nbd_connect (s);
+
+  t_part ("ESHUTDOWN");
+  t_fault_set (f, "read 100 errno=ESHUTDOWN times=3\n"
+               "write 200 errno=ESHUTDOWN times=2\n");
+  t_nbd_expect (h, 100, 8, 1);
+  T_ASSERT (count_said (s, "the server is shutting down") == 3);
+  T_OK (t_nbd_put (h, 200, 8, 2));
+  t_nbd_expect (h, 200, 8, 2);
+  t_fault_set (f, "read 100 errno=ESHUTDOWN\n");
+  T_ERRNO (t_nbd_touch (h, 100, 8), ESHUTDOWN);
+  t_nbd_expect (h, 200, 8, 2);
+  check_clean (s);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
 /* More than can be remembered is flushed. */
 static void
 test_much (void)
@@ -353,6 +379,7 @@ main (void)
   test_load ("direct=on");
   test_timeout ();
   test_lost_writes ();
+  test_shutdown ();
   test_much ();
   return t_end ();
 }

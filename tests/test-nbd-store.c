@@ -246,6 +246,7 @@ test_unreachable (void)
   T_ERRNO (t_nbd_put (h, BAD + 100, 8, 2), ESHUTDOWN);
   T_ERRNO (t_nbd_flush (h), ESHUTDOWN);
   T_ERRNO (t_nbd_put (h, BAD, 8, 3), ESHUTDOWN);
+  T_ERRNO (t_nbd_touch (h, UNREADABLE, 1), EIO);        /* is not recorded */
   T_OK (t_nbd_put (h, 100, 8, 2));      /* what needs no spare works on */
   t_nbd_expect (h, BAD + 200, 8, 1);
 
@@ -255,6 +256,9 @@ test_unreachable (void)
   t_nbd_expect (h, BAD, 8, 2);
   t_nbd_expect (h, BAD + 100, 8, 1);    /* it has not been written */
   T_OK (t_nbd_put (h, BAD + 100, 8, 4));
+  T_ERRNO (t_nbd_touch (h, UNREADABLE, 1), EIO);
+  T_OK (t_nbd_put (h, UNREADABLE, 1, 4));
+  t_nbd_expect (h, UNREADABLE, 1, 4);
   T_OK (t_nbd_flush (h));
   status = t_str ("%s", t_path ("ctl"));
   T_ASSERT (t_ctl_count (status, "lost") == 0);
@@ -268,6 +272,7 @@ test_unreachable (void)
   t_server_restart (s);
   expect (s, BAD, 8, 2);
   expect (s, BAD + 100, 8, 4);
+  expect (s, UNREADABLE, 1, 4);
   t_server_stop (s);
   t_ctl_check (store->uri);
   t_fault_stop (store);
