@@ -684,8 +684,8 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
   if (slot->request.err != 0 && !link->has_lost) {
     link->has_lost = true;
     log_message (LEVEL_ERROR, "%s: %llu bytes at %llu, which were written "
-                 "before the connection was lost, cannot be written again (%s): "
-                 "they may be lost", link->uri, (unsigned long long) w->count,
+                 "before the connection was lost, cannot be written again "
+                 "(%s): they may be lost", link->uri, (unsigned long long) w->count,
                  (unsigned long long) w->offset,
                  errno_text (slot->request.err));
   }

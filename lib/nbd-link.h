@@ -18,8 +18,8 @@
  *                still be carried out some day, perhaps behind a later one.
  *             K5 After a break the export must be as it was: size, block
  *                sizes, what it can do.
- *             K6 What was given up with a connection is not sent any more.  (What
- *                the server has received it may carry out still, when it will.)
+ *             K6 What was given up with a connection is not sent any more.  (The
+ *                server may carry out still what it has received.)
  * States:     DOWN -> CONNECTING -> REPLAYING -> UP; any -> DOWN.
  *             All of them but UP are led by one of the threads that wait
  *             (is_led); it sleeps between attempts, which come after growing

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The disk is an export of another NBD server: its bad sectors are remapped, its
- * block sizes, flags and holes are honoured, and several connections are used
- * where it allows them.
+/* The disk is an export of another NBD server: its bad sectors are remapped,
+ * its block sizes, flags and holes are honoured, and several connections are
+ * used where it allows them.
  */
 
 #include <config.h>
@@ -289,7 +289,7 @@ test_connections (const char *filters, unsigned nr_expected)
   T_ASSERT (count_text (log, t_str ("connection=%u Read",
                                     nr_expected + 1)) == 0);
   t_server_stop (s);
-  t_fault_kill (f);             /* the filter leaks memory, and cannot end well */
+  t_fault_kill (f);             /* the filter leaks memory: no good end */
   free (f);
 }
 

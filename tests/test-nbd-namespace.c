@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The disk is at the other end of a network, which is cut under load: with a
  * link that goes down, and silently.  Nothing is remapped for it; when the link
- * is back all goes on, and what was written is there.  A disk that is slow is no
- * link that is cut.
+ * is back all goes on, and what was written is there.  A disk that is slow is
+ * no link that is cut.
  *
  * This test has a network namespace of its own, and the NBD server another.
  */
@@ -119,7 +119,8 @@ hardware_address (void)
   };
   char *text = t_run_output (argv, &status), *address = t_path ("none");
 
-  for (char *p = strtok (t_str ("%s", text), " \n"); p; p = strtok (NULL, " \n"))
+  for (char *p = strtok (t_str ("%s", text), " \n"); p;
+       p = strtok (NULL, " \n"))
     if (strlen (p) == 17 && p[2] == ':')
       address = p;
   return address;

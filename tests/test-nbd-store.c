@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The store is an export of an NBD server: made where the export is blank, found
- * again, kept whole when the connection breaks and the server forgets what it
+/* The store is an export of an NBD server: made where the export is blank,
+ * found again, kept whole when the connection breaks and the server forgets what it
  * had not flushed; and while it cannot be reached nothing is lost for it.
  */
 
@@ -121,7 +121,8 @@ test_refused (void)
   t_image_check (full->image, 0, 32768, 1);
   check_line (t_server_refusal ("%s", params_for (disk, small, "direct=off")),
               "larger device");
-  check_line (t_server_refusal ("%s", params_for (disk, read_only, "direct=off")),
+  check_line (t_server_refusal ("%s", params_for (disk, read_only,
+                                                  "direct=off")),
               "read-only");
   check_line (t_server_refusal ("%s", params_for (disk, disk, "direct=off")),
               "the disk itself");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The way to the disk is encrypted, with keys that both sides have; whoever does
- * not have the key is not let in.
+/* The way to the disk is encrypted, with keys that both sides have; whoever
+ * does not have the key is not let in.
  */
 
 #include <config.h>
