@@ -87,6 +87,38 @@ test_bad_sectors (void)
   t_fault_stop (f);
 }
 
+/* A note tells which store the export has. */
+static void
+test_note (void)
+{
+  const struct t_fault_options options = { .faults = "write 7\n" };
+  struct t_fault *f = t_fault_start_with (new_image (8 << 20, 1), &options);
+  char *store = t_path ("noted"), *line;
+  struct t_server *s = t_server_start ("backing=%s spare=%s direct=off",
+                                       f->uri, store);
+  struct nbd_handle *h = t_nbd_connect (s);
+
+  t_part ("its store is known");
+  T_OK (t_nbd_put (h, 7, 1, 2));
+  t_nbd_close (h);
+  if (t_server_has_said (s, "will not be noticed")) {
+    t_skip_part ("a state directory that can be written");
+    t_server_stop (s);
+  }
+  else {
+    T_ASSERT (t_ctl_count (f->uri, "remapped") == 1);   /* asks the server */
+    t_server_stop (s);
+    T_ASSERT (t_ctl_count (f->uri, "remapped") == 1);   /* asks the store */
+    T_ASSERT (unlink (store) == 0);
+    line = t_server_refusal ("backing=%s spare=%s direct=off", f->uri, store);
+    T_ASSERT (strstr (line, f->uri) && strstr (line, "new-store=yes"));
+    line = t_server_refusal ("backing=%s spare=%s direct=off", f->uri,
+                             t_path ("other"));
+    T_ASSERT (strstr (line, store) != NULL);
+  }
+  t_fault_stop (f);
+}
+
 /* What has to be durable at the server. */
 static void
 test_durable (void)
@@ -298,6 +330,7 @@ main (void)
 {
   t_begin ("test-nbd-backing", 60);
   test_bad_sectors ();
+  test_note ();
   test_durable ();
   test_block_sizes ();
   test_read_only ();
