@@ -99,6 +99,12 @@ breaker_probe_op (const struct breaker *b)
   return b->state == BREAKER_READ_ONLY ? BREAKER_WRITE : BREAKER_READ;
 }
 
+void
+breaker_look_again (struct breaker *b, uint64_t from_ns, uint64_t now_ns)
+{
+  order_look (b, from_ns, now_ns + BREAKER_QUIET_NS);
+}
+
 uint64_t
 breaker_take_look (struct breaker *b)
 {

@@ -109,15 +109,20 @@ extern int repair_write_part (struct engine *e, struct span request, lba_t lba,
                               const uint8_t *buf, unsigned flags,
                               bool *ret_used_store);
 
-/* Write whole mapped sectors, at most STORE_RECORD_MAX. */
+/* Write whole mapped sectors, at most STORE_RECORD_MAX.  1: some are clean now;
+ * nothing is done then.
+ */
 extern int repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
                            const uint8_t *buf);
 
-/* Let mapped sectors (at most STORE_RECORD_MAX) read as zeroes. */
+/* Let mapped sectors (at most STORE_RECORD_MAX) read as zeroes.  1: some are
+ * clean now; others may be done then.
+ */
 extern int repair_zero (struct engine *e, lba_t lba, uint32_t nr_sectors);
 
-/* Give clean sectors that the caller has alone a spare with this data, which
- * they may no longer have themselves.  Says to the log what goes wrong.
+/* Give clean sectors that the caller has alone a spare with this data, durably:
+ * they may no longer have it themselves.  If that cannot be done, they are lost,
+ * and the log says so.
  */
 extern void repair_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
                            const uint8_t *buf);

@@ -433,16 +433,15 @@ engine_write_sectors (struct engine *e, lba_t lba, uint64_t nr_sectors,
 
     map_next (e->map, lba, nr_sectors, &run);
     n = run.nr_sectors;
-    if (run.state == SECTOR_CLEAN) {
+    if (run.state == SECTOR_CLEAN)
       r = write_clean (e, lba, n, buf, flags, nr_touches, ret_used_store);
-      if (r == 1)
-        continue;               /* it has changed meanwhile: look again */
-    }
     else {
       n = MIN (n, (uint64_t) STORE_RECORD_MAX);
       *ret_used_store = true;
       r = repair_rewrite (e, lba, (uint32_t) n, buf);
     }
+    if (r == 1)
+      continue;                 /* it has changed meanwhile: look again */
     if (r == -1)
       return -1;
     buf += n << e->sector_shift;
@@ -576,7 +575,10 @@ write_zeroes (struct engine *e, lba_t lba, uint64_t nr_sectors, unsigned flags,
     /* Up to a multiple, so that no physical sector is cut in two. */
     uint64_t n = MIN (nr_sectors, max - lba.n % max);
 
-    errno = is_small ? failed : 0;      /* it was no error of this piece */
+    /* Without another touch, what failed as one is taken for bad, if it is
+     * this piece alone.
+     */
+    errno = is_small && e->options.retries == 0 ? failed : 0;
     if (at_once)
       r = repair_write (e, lba, n, zeroes, flags, 1, ret_used_store);
     else
@@ -645,14 +647,14 @@ clear_sectors (struct engine *e, struct span s, clear_fn *clear,
     map_next (e->map, s.lba, s.nr_sectors, &run);
     if (run.state == SECTOR_CLEAN) {
       r = clear_run (e, s.lba, run.nr_sectors, clear, flags, ret_used_store);
-      if (r == 1)
-        continue;               /* it has changed meanwhile: look again */
     }
     else {
       run.nr_sectors = MIN (run.nr_sectors, (uint64_t) STORE_RECORD_MAX);
       *ret_used_store = true;
       r = repair_zero (e, s.lba, (uint32_t) run.nr_sectors);
     }
+    if (r == 1)
+      continue;                 /* it has changed meanwhile: look again */
     if (r == -1)
       return -1;
     s.lba.n += run.nr_sectors;

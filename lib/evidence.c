@@ -13,12 +13,12 @@
 #include "evidence.h"
 #include "log.h"
 
-/* Where the disk was good a moment ago, so many places have to fail before it
- * counts as dead; where it is not known to be good, all, but not for longer than
- * that: a dead disk may need half a minute for each.
+/* Where the disk was good a moment ago, so many places have to fail before others
+ * are tried; of these at least so many, and then no more after that time: a disk
+ * may need half a minute for each.
  */
-#define KNOWN_TRIES_MAX 4
-#define UNKNOWN_NS UINT64_C (5000000000)
+#define TRIES_MIN 4
+#define TRIES_NS UINT64_C (5000000000)
 
 /* The probes stay away from the failure so far, if the disk is large enough. */
 #define AWAY_BYTES (UINT64_C (32) << 20)
@@ -38,6 +38,7 @@ evidence_new (uint64_t nr_sectors)
   v->nr_regions = (unsigned) (nr_sectors >> v->region_shift) + 1;
   for (unsigned i = 0; i < EVIDENCE_REGIONS; i++)
     atomic_init (&v->places[i].lba, UINT64_MAX);
+  v->scratch = UINT64_MAX;
   lock_init (&v->lock, RANK_LEAF);
   pthread_cond_init (&v->changed, NULL);
   lock_cond_init (&v->has_news);
@@ -74,11 +75,13 @@ struct probe {
   lba_t lba;                    /* what has failed */
   uint64_t nr_sectors;
   uint64_t away_sectors;
+  uint64_t number;              /* of the probe: each begins elsewhere */
   uint8_t *buf[2];              /* of a unit */
   unsigned nr_tries;
   unsigned nr_zero;             /* places that were left out: zeroes */
   bool takes_zeroes;            /* write these back, and nothing else */
   bool can_read;
+  bool is_over;                 /* it did harm: try nothing more */
   int err;
 };
 
@@ -128,10 +131,13 @@ read_place (struct engine *e, lba_t unit, uint8_t *buf)
 static void
 rescue_place (struct engine *e, lba_t unit, struct probe *p)
 {
-  if (read_place (e, unit, p->buf[1]) == 0 &&
-      memcmp (p->buf[0], p->buf[1], unit_bytes (e)) == 0)
+  if (!dev_error_is_medium (errno) ||
+      (read_place (e, unit, p->buf[1]) == 0 &&
+       memcmp (p->buf[0], p->buf[1], unit_bytes (e)) == 0))
     return;
   repair_rescue (e, unit, e->unit_sectors, p->buf[0]);
+  e->evidence->scratch = unit.n;
+  p->is_over = true;
 }
 
 static bool
@@ -147,7 +153,8 @@ can_rescue (struct engine *e)
   struct status status = { .spares_free = 0 };
 
   store_get_status (e->store, &status);
-  return !status.store_failed && status.spares_free >= e->unit_sectors;
+  return !status.store_failed && !status.flush_failed &&
+    !atomic_load (&e->failed) && status.spares_free >= e->unit_sectors;
 }
 
 /* Zeroes may be a hole of a sparse file, which would then take room, or find
@@ -194,8 +201,8 @@ write_back (struct engine *e, lba_t unit, struct probe *p)
   return r;
 }
 
-/* The same, but 0 if it was not tried. */
-static bool
+/* The same. */
+static int
 try_place (struct engine *e, lba_t unit, struct probe *p)
 {
   int r;
@@ -210,16 +217,17 @@ try_place (struct engine *e, lba_t unit, struct probe *p)
     p->err = errno;
     p->nr_tries++;
   }
-  return r == 1;
+  return r;
 }
 
-/* Regions one after the other, each far from the last, from the one after the
- * failure on.
+/* Regions one after the other, each far from the last, from one after the failure
+ * on.
  */
 static uint64_t
 nth_region (const struct evidence *v, const struct probe *p, unsigned n)
 {
-  return ((p->lba.n >> v->region_shift) + 1 + 5 * n) % EVIDENCE_REGIONS;
+  return ((p->lba.n >> v->region_shift) + 1 + p->number + 5 * n)
+    % EVIDENCE_REGIONS;
 }
 
 /* Where it was good a moment ago. */
@@ -232,43 +240,69 @@ try_known (struct engine *e, struct probe *p)
   if (p->scope && p->scope->good != UINT64_MAX &&
       is_place (e, p->scope->good, &unit) &&
       is_apart (unit, e->unit_sectors, p->lba, p->nr_sectors, 0) &&
-      try_place (e, unit, p))
+      try_place (e, unit, p) == 1)
     return true;
-  for (unsigned i = 0; i < EVIDENCE_REGIONS && p->nr_tries < KNOWN_TRIES_MAX;
-       i++) {
+  for (unsigned i = 0; i < EVIDENCE_REGIONS && p->nr_tries < TRIES_MIN &&
+         !p->is_over; i++) {
     _Atomic uint64_t *place = &v->places[nth_region (v, p, i)].lba;
     uint64_t lba = atomic_load (place);
+    int r;
 
     if (lba == UINT64_MAX || !is_place (e, lba, &unit) || !is_far (e, p, unit))
       continue;
-    if (try_place (e, unit, p))
+    r = try_place (e, unit, p);
+    if (r == 1)
       return true;
-    atomic_store (place, UINT64_MAX);
+    if (r == 0)
+      atomic_store (place, UINT64_MAX);
   }
   return false;
 }
 
-/* The middles of the regions; within the request as well, if there is nothing
- * else.
+/* The first unit of a region, from a point of it on, that can be tried. */
+static bool
+find_place (struct engine *e, const struct probe *p, uint64_t from,
+            uint64_t end, bool everywhere, lba_t *ret_unit)
+{
+  struct sector_run run;
+
+  for (unsigned i = 0; i < 64 && from < MIN (end, e->nr_sectors); i++) {
+    if (is_place (e, from, ret_unit) &&
+        is_apart (*ret_unit, e->unit_sectors, p->lba, p->nr_sectors, 0) &&
+        (everywhere || is_far (e, p, *ret_unit)))
+      return true;
+    map_next (e->map, (lba_t) { from }, e->nr_sectors - from, &run);
+    from += run.state == SECTOR_CLEAN ? e->unit_sectors : run.nr_sectors;
+  }
+  return false;
+}
+
+/* In the middle of each region, or elsewhere in it, with each probe at another
+ * place; within the request as well, if there is nothing else.
  */
 static bool
 try_unknown (struct engine *e, struct probe *p, bool everywhere)
 {
   struct evidence *v = e->evidence;
-  uint64_t end_ns = evidence_now () + UNKNOWN_NS;
+  const uint64_t size = UINT64_C (1) << v->region_shift;
+  uint64_t end_ns = evidence_now () + TRIES_NS;
 
-  for (unsigned i = 0; i < EVIDENCE_REGIONS; i++) {
+  for (unsigned i = 0; i < 3 * EVIDENCE_REGIONS && !p->is_over; i++) {
     uint64_t region = nth_region (v, p, i);
-    uint64_t half = (UINT64_C (1) << v->region_shift) / 2;
+    uint64_t begin = region << v->region_shift;
+    uint64_t at = (size / 2 + p->number * (size / 8 + 1) +
+                   i / EVIDENCE_REGIONS * (size / 3)) % size;
     lba_t unit;
+    int r;
 
-    if (!is_place (e, (region << v->region_shift) + half, &unit) ||
-        !is_apart (unit, e->unit_sectors, p->lba, p->nr_sectors, 0) ||
-        (!everywhere && !is_far (e, p, unit)))
+    if (!find_place (e, p, begin + at, begin + size, everywhere, &unit))
       continue;
-    if (try_place (e, unit, p))
+    r = try_place (e, unit, p);
+    if (r == 1) {
+      atomic_store (&v->places[region].lba, unit.n);
       return true;
-    if (p->nr_tries > 0 && evidence_now () >= end_ns)
+    }
+    if (p->nr_tries >= TRIES_MIN && evidence_now () >= end_ns)
       break;
   }
   return false;
@@ -281,24 +315,82 @@ try_places (struct engine *e, struct probe *p)
     (p->nr_tries == 0 && try_unknown (e, p, true));
 }
 
-/* Where there is no place to try nothing speaks against the disk. */
+/* A place that was hurt by a write-back has its data in spares: whatever is
+ * written there does no more harm.
+ */
+static bool
+try_scratch (struct engine *e, struct probe *p)
+{
+  lba_t unit = { e->evidence->scratch };
+  struct range_lock lock;
+  struct sector_run run;
+  bool r = false;
+
+  if (unit.n == UINT64_MAX ||
+      !ranges_try_lock (e->ranges, &lock, unit, e->unit_sectors))
+    return false;
+  for (uint64_t i = 0; i < e->unit_sectors; i += run.nr_sectors) {
+    map_next (e->map, (lba_t) { unit.n + i }, e->unit_sectors - i, &run);
+    if (run.state == SECTOR_CLEAN)
+      break;
+    if (i + run.nr_sectors == e->unit_sectors) {
+      memset (p->buf[0], 0, unit_bytes (e));
+      r = dev_pwrite (e->backing, p->buf[0], unit_bytes (e),
+                      lba_to_bytes (e, unit), 0) == 0;
+    }
+  }
+  ranges_unlock_tried (e->ranges, &lock);
+  return r;
+}
+
+/* While the disk is known to do harm, patrol tries others ever more seldom. */
+static bool
+is_rest_due (struct evidence *v, const struct probe *p)
+{
+  unsigned n = v->nr_scratch_failures;
+
+  if (v->scratch == UINT64_MAX || p->scope)
+    return true;
+  v->nr_scratch_failures++;
+  return (n & (n - 1)) == 0;
+}
+
+/* Where there is no place to try, nothing speaks for or against the disk. */
+static enum breaker_answer
+answer_without_a_try (const struct evidence *v, enum breaker_answer wanted)
+{
+  switch (evidence_state (v)) {
+  case BREAKER_CLOSED: return wanted;
+  case BREAKER_READ_ONLY: return BREAKER_ANSWERS_READ;
+  case BREAKER_OPEN: break;
+  }
+  return BREAKER_NO_ANSWER;
+}
+
 static enum breaker_answer
 ask_disk (struct engine *e, struct probe *p)
 {
+  struct evidence *v = e->evidence;
   const enum breaker_answer wanted = p->op == BREAKER_WRITE
     ? BREAKER_ANSWERS_WRITE : BREAKER_ANSWERS_READ;
   CLEANUP_FREE uint8_t *buf = malloc (2 * (size_t) unit_bytes (e));
 
   if (buf == NULL)
-    return wanted;
+    return answer_without_a_try (v, wanted);
   p->buf[0] = buf;
   p->buf[1] = buf + unit_bytes (e);
   p->away_sectors = MIN (AWAY_BYTES >> e->sector_shift, e->nr_sectors / 4);
+  if (p->op == BREAKER_WRITE && try_scratch (e, p))
+    return wanted;
+  if (p->op == BREAKER_WRITE && !is_rest_due (v, p))
+    return BREAKER_ANSWERS_READ;
   if (try_places (e, p))
     return wanted;
   p->takes_zeroes = true;
-  if ((p->nr_zero > 0 && try_places (e, p)) || p->nr_tries == 0)
+  if (p->nr_zero > 0 && !p->is_over && try_places (e, p))
     return wanted;
+  if (p->nr_tries == 0)
+    return answer_without_a_try (v, wanted);
   return p->can_read ? BREAKER_ANSWERS_READ : BREAKER_NO_ANSWER;
 }
 
@@ -340,6 +432,7 @@ probe_locked (struct engine *e, struct probe *p)
   enum breaker_answer answer;
 
   v->is_probing = true;
+  p->number = v->nr_probes++;
   lock_release (&v->lock);
   answer = ask_disk (e, p);
   now_ns = evidence_now ();
@@ -446,12 +539,13 @@ evidence_take_loss (struct evidence *v, uint64_t since_ns, struct loss *ret)
 }
 
 void
-evidence_give_loss (struct evidence *v, struct loss loss)
+evidence_give_loss (struct evidence *v, struct loss loss, uint64_t since_ns)
 {
   loss.when_ns = evidence_now ();
 
   LOCK_FOR_SCOPE (&v->lock);
   losses_add (&v->losses, &loss);
+  breaker_look_again (&v->breaker, since_ns, loss.when_ns);
 }
 
 /* Work for patrol. */

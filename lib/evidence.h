@@ -50,6 +50,11 @@ struct evidence {
   struct losses losses;
   bool is_probing, is_news, is_stopped;
   int err;                      /* of the last probe that failed */
+  uint64_t nr_probes;
+  /* Of whoever is probing: */
+  uint64_t scratch;             /* a unit that a write-back has hurt, and that
+                                   lives in spares now; UINT64_MAX: none */
+  unsigned nr_scratch_failures;
 };
 
 extern struct evidence *evidence_new (uint64_t nr_sectors);
@@ -125,8 +130,9 @@ extern void evidence_probe (struct engine *e);
 extern bool evidence_take_loss (struct evidence *v, uint64_t since_ns,
                                 struct loss *ret);
 
-/* It could not be looked at: later, then. */
-extern void evidence_give_loss (struct evidence *v, struct loss loss);
+/* It could not be looked at: later, then, with all since since_ns. */
+extern void evidence_give_loss (struct evidence *v, struct loss loss,
+                                uint64_t since_ns);
 
 /* Wait until then, or until there is other work.  false: it is to end. */
 extern bool evidence_wait (struct evidence *v, uint64_t due_ns);

@@ -21,7 +21,11 @@ struct patrol {
   pthread_t thread;
   bool started;
   atomic_bool stopping;
+  unsigned nr_again;            /* looks in a row that came to no end */
 };
+
+/* After so many the rest stays lost. */
+#define AGAIN_MAX 100
 
 struct patrol *
 patrol_new (struct engine *e)
@@ -68,21 +72,30 @@ look_at_unit (struct engine *e, const struct loss *unit, uint8_t *buf)
                  sectors_to_bytes (e, unit->lba, unit->nr_sectors),
                  lba_to_bytes (e, unit->lba), DEV_UNCACHED) == 0)
     return LOOK_GOOD;
+  if (!dev_error_is_medium (errno))
+    return LOOK_NO_ANSWER;
   return evidence_get (e, BREAKER_READ, &(struct evidence_scope) {
                          unit->lba, unit->nr_sectors, UINT64_MAX },
                        unit->lba, unit->nr_sectors, errno) == 0
     ? LOOK_BAD : LOOK_NO_ANSWER;
 }
 
-static void
+/* false: the store cannot be reached now. */
+static bool
 forget (struct engine *e, struct loss *loss)
 {
+  bool r = true;
+
   if (loss->nr_sectors > 0 &&
-      repair_forget (e, loss->lba, loss->slot, loss->nr_sectors) == -1)
+      repair_forget (e, loss->lba, loss->slot, loss->nr_sectors) == -1) {
+    r = errno != ESHUTDOWN;
     log_limited (LEVEL_WARNING, "sector %llu can be read after all, but stays "
                  "lost: %s", (unsigned long long) loss->lba.n,
                  last_error_text ());
-  loss->nr_sectors = 0;
+  }
+  if (r)
+    loss->nr_sectors = 0;
+  return r;
 }
 
 /* Some sectors of a loss, from the nth on. */
@@ -96,8 +109,8 @@ part_of (const struct loss *loss, uint32_t n, uint32_t nr_sectors)
 }
 
 /* Read what was lost at a time, unit by unit; neighbours that can be read are
- * forgotten together.  Returns how many sectors have been looked at: not all,
- * if the disk stopped to answer.
+ * forgotten together.  Returns how many sectors have been dealt with: not all,
+ * if the disk or the store stopped to answer.
  */
 static uint32_t
 look_at_units (struct patrol *p, const struct loss *loss, uint8_t *buf)
@@ -116,15 +129,16 @@ look_at_units (struct patrol *p, const struct loss *loss, uint8_t *buf)
     look = look_at_unit (e, &unit, buf);
     if (look == LOOK_NO_ANSWER)
       break;
-    if (look == LOOK_BAD || good.nr_sectors + n > STORE_RECORD_MAX)
-      forget (e, &good);
+    if ((look == LOOK_BAD || good.nr_sectors + n > STORE_RECORD_MAX) &&
+        !forget (e, &good))
+      break;
     if (look == LOOK_GOOD && good.nr_sectors == 0)
       good = unit;
     else if (look == LOOK_GOOD)
       good.nr_sectors += n;
   }
   forget (e, &good);
-  return done;
+  return done - good.nr_sectors;
 }
 
 static void
@@ -140,9 +154,16 @@ take_second_look (struct patrol *p, uint64_t since_ns)
          evidence_take_loss (e->evidence, since_ns, &loss)) {
     uint32_t done = look_at_units (p, &loss, buf);
 
-    if (done < loss.nr_sectors)
-      evidence_give_loss (e->evidence,
-                          part_of (&loss, done, loss.nr_sectors - done));
+    if (done == loss.nr_sectors) {
+      p->nr_again = 0;
+      continue;
+    }
+    if (++p->nr_again > AGAIN_MAX)
+      continue;
+    evidence_give_loss (e->evidence,
+                        part_of (&loss, done, loss.nr_sectors - done),
+                        since_ns);
+    break;
   }
 }
 
@@ -157,6 +178,7 @@ patrol_step (struct patrol *p, uint64_t now_ns)
     switch (evidence_get_work (e->evidence, now_ns, &since_ns, &due_ns)) {
     case EVIDENCE_PROBE:
       evidence_probe (e);
+      now_ns = 0;               /* one at a time */
       break;
     case EVIDENCE_LOOK:
       take_second_look (p, since_ns);

@@ -193,6 +193,21 @@ fill_slots (struct engine *e, lba_t lba, uint32_t *nr, const uint8_t *buf,
                     BAD_SPARES_MAX);
 }
 
+/* The same for slots in hand, which come back if there is no record of them. */
+static int
+commit_taken (struct engine *e, const struct sector_run *run,
+              enum sector_cause cause, const uint8_t *buf)
+{
+  int r = commit_run (e, run, cause, buf), err = errno;
+
+  if (r == -1 && err == ESHUTDOWN)
+    store_untake (e->store, run->spare, (uint32_t) run->nr_sectors);
+  else
+    store_settle (e->store, (uint32_t) run->nr_sectors);
+  errno = err;
+  return r;
+}
+
 /* Give whole sectors new spares with this data (NULL: lost, no data). */
 static int
 place (struct engine *e, lba_t lba, uint64_t nr_sectors, const uint8_t *buf,
@@ -213,9 +228,7 @@ place (struct engine *e, lba_t lba, uint64_t nr_sectors, const uint8_t *buf,
     if (nr == 1)
       most = 1;
     run.nr_sectors = (uint64_t) n;
-    n = commit_run (e, &run, cause, buf);
-    store_settle (e->store, (uint32_t) run.nr_sectors);
-    if (n == -1)
+    if (commit_taken (e, &run, cause, buf) == -1)
       return -1;
     lba.n += run.nr_sectors;
     nr_sectors -= run.nr_sectors;
@@ -390,10 +403,12 @@ lost_or_zero (struct engine *e, int r, lba_t lba, uint64_t nr_sectors,
 
   if (r == 0 || !e->options.lost_reads_zero)
     return r;
-  map_next (e->map, lba, nr_sectors, &run);
-  errno = err;
-  if (run.state != SECTOR_LOST || run.nr_sectors < nr_sectors)
-    return r;
+  for (uint64_t done = 0; done < nr_sectors; done += run.nr_sectors) {
+    map_next (e->map, (lba_t) { lba.n + done }, nr_sectors - done, &run);
+    errno = err;
+    if (run.state != SECTOR_LOST)
+      return r;
+  }
   memset (buf, 0, nr_sectors << e->sector_shift);
   engine_note_made_up ();
   return 0;
@@ -643,6 +658,8 @@ repair_keep_late (struct engine *e, struct late_read *read)
   uint64_t nr_sectors = late_read_nr_sectors (read);
   int nr_kept;
 
+  if (evidence_state (e->evidence) != BREAKER_CLOSED)
+    return;                     /* it was not the sector */
   engine_post (e, EVENT_WEAK, late_read_lba (read), nr_sectors, 0);
   nr_kept = check_room_for_late (e, nr_sectors) == -1 ? -1 : keep (e, read);
   if (nr_kept == -1)
@@ -700,6 +717,21 @@ rewrite_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
   return 0;
 }
 
+/* What was lost a moment ago may have been forgotten. */
+static bool
+has_clean (struct engine *e, lba_t lba, uint64_t nr_sectors)
+{
+  struct sector_run run;
+
+  for (; nr_sectors > 0; nr_sectors -= run.nr_sectors) {
+    map_next (e->map, lba, nr_sectors, &run);
+    if (run.state == SECTOR_CLEAN)
+      return true;
+    lba.n += run.nr_sectors;
+  }
+  return false;
+}
+
 int
 repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
                 const uint8_t *buf)
@@ -708,7 +740,8 @@ repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
   int r;
 
   ranges_lock (e->ranges, &lock, lba, nr_sectors);
-  r = rewrite_locked (e, lba, nr_sectors, buf);
+  r = has_clean (e, lba, nr_sectors)
+    ? 1 : rewrite_locked (e, lba, nr_sectors, buf);
   ranges_unlock (e->ranges, &lock);
   return r;
 }
@@ -946,9 +979,8 @@ zero_run_locked (struct engine *e, struct sector_run *run)
     run->nr_sectors = (uint64_t) n;
   }
   run->state = SECTOR_ZEROED;
-  r = commit_run (e, run, CAUSE_REWRITE, NULL);
-  if (n > 0)
-    store_settle (e->store, (uint32_t) n);
+  r = n > 0 ? commit_taken (e, run, CAUSE_REWRITE, NULL)
+    : commit_run (e, run, CAUSE_REWRITE, NULL);
   if (r == -1)
     return -1;
   if (was_lost)
@@ -967,8 +999,7 @@ repair_zero (struct engine *e, lba_t lba, uint32_t nr_sectors)
   ranges_lock (e->ranges, &lock, lba, nr_sectors);
   while (r == 0 && nr_left > 0) {
     map_next (e->map, lba, nr_left, &run);
-    assert (run.state != SECTOR_CLEAN);         /* E5 */
-    r = zero_run_locked (e, &run);
+    r = run.state == SECTOR_CLEAN ? 1 : zero_run_locked (e, &run);
     lba.n += run.nr_sectors;
     nr_left -= run.nr_sectors;
   }
@@ -982,12 +1013,17 @@ void
 repair_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
                const uint8_t *buf)
 {
+  engine_post (e, EVENT_REMAPPED, lba, nr_sectors, EIO);
   if (place_data (e, lba, nr_sectors, buf, CAUSE_WRITE_ERROR,
-                  STORE_FOR_NEW) == 0)
-    engine_post (e, EVENT_REMAPPED, lba, nr_sectors, EIO);
-  else
-    log_message (LEVEL_ERROR, "sector %llu may have lost its data: %s",
-                 (unsigned long long) lba.n, last_error_text ());
+                  STORE_FOR_REWRITE) == 0 &&
+      store_flush (e->store) == 0)
+    return;
+  log_message (LEVEL_ERROR, "sector %llu of %s may have lost its data: %s",
+               (unsigned long long) lba.n, e->backing->info.name,
+               last_error_text ());
+  /* Nobody shall take what stands there now for it. */
+  block_sectors (e, &(struct sector_run) { .lba = lba,
+                                           .nr_sectors = nr_sectors });
 }
 
 static int

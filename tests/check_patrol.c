@@ -14,6 +14,7 @@
 #include "dev-fault.h"
 #include "engine-internal.h"
 #include "error.h"
+#include "gate.h"
 #include "patrol.h"
 #include "store-internal.h"
 #include "store-slots.h"
@@ -622,7 +623,7 @@ START_TEST (store_fails_when_it_is_to_forget)
 END_TEST
 
 /* The thread does all of this by itself, and ends. */
-START_TEST (thread)
+START_TEST (thread_does_all)
 {
   begin ();
   ck_assert_int_eq (patrol_start (patrol), 0);
@@ -641,6 +642,342 @@ START_TEST (thread)
   patrol_free (patrol);
   dev_fault_heal_calls (rig.backing);
   patrol = NULL;
+  end ();
+}
+END_TEST
+
+/* Forgetting meets others. */
+
+static void *
+run_patrol (void *opaque)
+{
+  (void) opaque;
+  patrol_until_idle ();
+  return NULL;
+}
+
+static int
+zero_some (void)
+{
+  return clear (false, AT + 10, 5);
+}
+
+static int
+trim_some (void)
+{
+  return clear (true, AT + 10, 5);
+}
+
+static int
+write_some (void)
+{
+  return fault_rig_write (&rig, AT + 10, 5, 4, 0);
+}
+
+/* While the record of forgetting is written, a client zeroes, trims, writes: it
+ * has seen lost sectors, and finds clean ones.
+ */
+START_TEST (request_meets_forgetting)
+{
+  static int (*const requests[]) (void) = { zero_some, trim_some, write_some };
+  struct gate gate = {
+    .kinds = DEV_FAULT_PWRITE, .end_byte = UINT64_MAX, .nth = 1,
+    .nr_to_stop = 1,
+  };
+  struct gate_client client = { .rig = &rig, .fn = requests[_i] };
+  pthread_t thread;
+
+  begin ();
+  lose (AT, 100);
+  dev_fault_mend (rig.backing, 0, NR_SECTORS);
+  gate.disk = rig.store;
+  gate_close (&gate);
+  ck_assert_int_eq (pthread_create (&thread, NULL, run_patrol, NULL), 0);
+  gate_wait (&gate, 1);
+  gate_client_start (&client);
+  usleep (100000);
+  gate_open (&gate);
+  gate_client_join (&client);
+  pthread_join (thread, NULL);
+  ck_assert_int_eq (client.r, 0);
+  ck_assert_uint_eq (get_status ().nr_lost, 0);
+  /* The disk is well: it needs no spare. */
+  ck_assert_uint_eq (get_status ().nr_remapped + get_status ().nr_zeroed, 0);
+  end ();
+}
+END_TEST
+
+/* An error that is not of the medium: again, later. */
+static int
+fail_once (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  unsigned *nr = opaque;
+
+  return call->kind == DEV_FAULT_PREAD && !is_done &&
+    call->offset == AT * 512 && (*nr)++ == 0 ? ENOMEM : 0;
+}
+
+START_TEST (second_look_meets_another_error)
+{
+  unsigned nr = 0;
+
+  begin ();
+  lose (AT, 100);
+  dev_fault_mend (rig.backing, 0, NR_SECTORS);
+  dev_fault_set_hook (rig.backing, fail_once, &nr);
+  patrol_until_idle ();
+  dev_fault_set_hook (rig.backing, NULL, NULL);
+  ck_assert_uint_gt (nr, 1);
+  expect_untouched_store ();
+  end ();
+}
+END_TEST
+
+/* Write-backs that do harm. */
+
+struct tear {
+  uint64_t lba;                 /* what was torn; UINT64_MAX: nothing */
+};
+
+/* The first write-back makes its place unreadable. */
+static int
+tear_once (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  struct tear *tear = opaque;
+
+  if (call->kind != DEV_FAULT_PWRITE || is_done || tear->lba != UINT64_MAX ||
+      call->offset == AT * 512)
+    return 0;
+  tear->lba = call->offset / 512;
+  dev_fault_spoil (rig.backing, tear->lba, 1, DEV_FAULT_BAD_READ, 0, 0);
+  return EIO;
+}
+
+/* What stood there was durable long ago, and is so in its spare. */
+START_TEST (rescued_place_is_durable)
+{
+  struct tear tear = { UINT64_MAX };
+
+  fault_rig_init (&rig, &(struct dev_fault_options) {
+                    .size_bytes = NR_SECTORS * 512, .is_volatile = true },
+                  &(struct dev_fault_options) { .is_volatile = true });
+  rig.spare_bytes = NR_SLOTS * 512;
+  open_rig ();
+  expect_data (0, NR_SECTORS, 0);
+  ck_assert_int_eq (engine_flush (rig.engine), 0);
+  dev_fault_spoil (rig.backing, AT, 1, DEV_FAULT_BAD_WRITE, 0, 0);
+  dev_fault_set_hook (rig.backing, tear_once, &tear);
+  fault_rig_write (&rig, AT, 1, 1, 0);
+  dev_fault_set_hook (rig.backing, NULL, NULL);
+  ck_assert_uint_ne (tear.lba, UINT64_MAX);
+  expect_data (tear.lba, 1, 0);
+  patrol_free (patrol);
+  fault_rig_kill (&rig);
+  dev_fault_cut_power (rig.store, 0);
+  dev_fault_cut_power (rig.backing, 0);
+  open_rig ();
+  expect_data (tear.lba, 1, 0);
+  end ();
+}
+END_TEST
+
+/* 0: it becomes unreadable; 1: it holds rubbish. */
+START_TEST (no_write_back_without_spares)
+{
+  struct tear tear = { UINT64_MAX };
+  uint64_t nr_left;
+
+  fault_rig_init (&rig, &(struct dev_fault_options) {
+                    .size_bytes = NR_SECTORS * 512 },
+                  &(struct dev_fault_options) { .size_bytes = 0 });
+  rig.spare_bytes = 32 * 512;
+  open_rig ();
+  expect_data (0, NR_SECTORS, 0);
+  nr_left = get_status ().spares_free;
+  dev_fault_spoil (rig.backing, 1000, nr_left, DEV_FAULT_BAD_WRITE, 0, 0);
+  ck_assert_int_eq (fault_rig_write (&rig, 1000, nr_left, 0, 0), 0);
+  ck_assert_uint_eq (get_status ().spares_free, 0);
+  dev_fault_spoil (rig.backing, AT, 1, DEV_FAULT_BAD_WRITE, 0, 0);
+  dev_fault_set_hook (rig.backing, _i ? tear_writes : tear_once, &tear);
+  expect_error (fault_rig_write (&rig, AT, 1, 1, 0), ENOSPC);
+  dev_fault_set_hook (rig.backing, NULL, NULL);
+  expect_data (0, AT, 0);
+  expect_data (AT + 1, NR_SECTORS - AT - 1, 0);
+  end ();
+}
+END_TEST
+
+/* A disk whose writes all fail and destroy: what is spoilt by asking it is no
+ * more than a few places, however long that goes on.
+ */
+START_TEST (probes_do_little_harm)
+{
+  begin ();
+  expect_data (0, NR_SECTORS, 0);
+  nr_torn = 0;
+  dev_fault_set_hook (rig.backing, tear_writes, NULL);
+  for (unsigned i = 0; i < 5; i++) {
+    fault_rig_write (&rig, AT, 1, 1, 0);
+    for (unsigned k = 0; k < 20; k++)
+      patrol_step (patrol, evidence_now () + 2 * BREAKER_PROBE_NS);
+    expect_breaker (BREAKER_READ_ONLY);
+    expect_data (0, AT, 0);
+    expect_data (AT + 1, NR_SECTORS - AT - 1, 0);
+  }
+  ck_assert_uint_lt (get_status ().nr_remapped, 12);
+  dev_fault_set_hook (rig.backing, NULL, NULL);
+  patrol_until_idle ();
+  expect_breaker (BREAKER_CLOSED);
+  ck_assert_int_eq (fault_rig_write (&rig, AT, 1, 1, 0), 0);
+  end ();
+}
+END_TEST
+
+/* The disk goes away, with an error that is not the medium's, in a write-back. */
+static int
+go_in_write_back (void *opaque, const struct dev_fault_call *call,
+                  bool is_done)
+{
+  bool *is_gone = opaque;
+
+  if (is_done)
+    return 0;
+  *is_gone |= call->kind == DEV_FAULT_PWRITE && call->offset != AT * 512;
+  return *is_gone ? ENODEV : 0;
+}
+
+START_TEST (disk_goes_in_a_write_back)
+{
+  bool is_gone = false;
+
+  begin ();
+  expect_data (0, NR_SECTORS, 0);
+  dev_fault_spoil (rig.backing, AT, 1, DEV_FAULT_BAD_WRITE, 0, 0);
+  dev_fault_set_hook (rig.backing, go_in_write_back, &is_gone);
+  expect_error (fault_rig_write (&rig, AT, 1, 1, 0), ENODEV);
+  dev_fault_set_hook (rig.backing, NULL, NULL);
+  ck_assert (is_gone);
+  expect_untouched_store ();
+  end ();
+}
+END_TEST
+
+/* Places to probe. */
+
+static uint64_t
+middle_of (unsigned region)
+{
+  const struct evidence *v = rig.engine->evidence;
+
+  return ((uint64_t) region << v->region_shift) +
+    (UINT64_C (1) << v->region_shift) / 2;
+}
+
+/* The middles of all regions are mapped, and the disk dies: it is not alive
+ * because nothing is left to try.
+ */
+START_TEST (dead_disk_with_mapped_middles)
+{
+  uint64_t nr;
+
+  begin ();
+  for (unsigned i = 0; middle_of (i) < NR_SECTORS; i++) {
+    dev_fault_spoil (rig.backing, middle_of (i), 1, DEV_FAULT_BAD_WRITE, 0, 0);
+    ck_assert_int_eq (fault_rig_write (&rig, middle_of (i), 1, 0, 0), 0);
+  }
+  expect_data (0, NR_SECTORS, 0);
+  nr = get_status ().nr_remapped;
+  kill_disk (EIO);
+  for (unsigned i = 0; i < 20; i++) {
+    expect_error (request (READ, AT + 5 * i, 1), EIO);
+    patrol_step (patrol, evidence_now () + 2 * BREAKER_PROBE_NS);
+    expect_breaker (BREAKER_OPEN);
+  }
+  ck_assert_uint_eq (get_status ().nr_lost, 0);
+  ck_assert_uint_eq (get_status ().nr_remapped, nr);
+  end ();
+}
+END_TEST
+
+/* Nothing is known of the disk, and a request is all bad: probes that meet a bad
+ * sector elsewhere do not come back to it.
+ */
+START_TEST (probes_do_not_come_back)
+{
+  begin ();
+  dev_fault_spoil (rig.backing, AT, 200, DEV_FAULT_BAD, 0, 0);
+  for (unsigned i = 0; middle_of (i) < NR_SECTORS; i++)
+    dev_fault_spoil (rig.backing, middle_of (i), 1, DEV_FAULT_BAD, 0, 0);
+  dev_fault_forget_touches (rig.backing);
+  expect_error (request (READ, AT, 200), EIO);
+  for (unsigned i = 0; middle_of (i) < NR_SECTORS; i++)
+    if (middle_of (i) - AT >= 200)
+      ck_assert_uint_le (dev_fault_touches (rig.backing, middle_of (i)), 3);
+  ck_assert_uint_gt (get_status ().nr_lost, 150);
+  end ();
+}
+END_TEST
+
+/* The same for a client that wants one bad sector, and nothing else. */
+START_TEST (bad_middles_are_no_dead_disk)
+{
+  begin ();
+  for (unsigned i = 0; middle_of (i) < NR_SECTORS; i++)
+    dev_fault_spoil (rig.backing, middle_of (i), 1, DEV_FAULT_BAD, 0, 0);
+  dev_fault_spoil (rig.backing, AT + 3, 1, DEV_FAULT_BAD, 0, 0);
+  for (unsigned i = 0; i < 5; i++) {
+    expect_error (request (READ, AT + 3, 1), EIO);
+    patrol_step (patrol, evidence_now () + 2 * BREAKER_PROBE_NS);
+  }
+  expect_breaker (BREAKER_CLOSED);
+  ck_assert_int_eq (fault_rig_state (&rig, AT + 3), SECTOR_LOST);
+  end ();
+}
+END_TEST
+
+/* A store that cannot be reached took no record: the slots come back. */
+static int
+cut_off (void *opaque, const struct dev_fault_call *call, bool is_done)
+{
+  (void) opaque;
+  (void) call;
+  return is_done ? 0 : ESHUTDOWN;
+}
+
+START_TEST (unreachable_store_costs_no_slots)
+{
+  begin ();
+  rig.engine->store->dev->keeps_unflushed = true;
+  dev_fault_spoil (rig.backing, AT, 20, DEV_FAULT_BAD, 0, 0);
+  expect_error (request (READ, AT, 1), EIO);
+  dev_fault_set_hook (rig.store, cut_off, NULL);
+  for (unsigned i = 1; i < 11; i++)
+    expect_error (request (READ, AT + i, 1), EIO);
+  for (unsigned i = 0; i < 10; i++)
+    ck_assert_int_eq (clear (false, AT + 1, 1), -1);
+  dev_fault_set_hook (rig.store, NULL, NULL);
+  ck_assert_uint_eq (get_status ().spares_total - get_status ().spares_free,
+                     1);
+  end ();
+}
+END_TEST
+
+/* on-lost=zero: a physical sector whose spares are no neighbours. */
+START_TEST (zeroes_over_scattered_spares)
+{
+  static uint8_t buf[4096];
+
+  begin_with (4096);
+  patrol_free (patrol);
+  fault_rig_kill (&rig);
+  rig.options.lost_reads_zero = true;
+  open_rig ();
+  dev_fault_spoil (rig.backing, AT, 8, DEV_FAULT_BAD_WRITE, 0, 0);
+  ck_assert_int_eq (fault_rig_write (&rig, AT, 8, 0, 0), 0);
+  ck_assert_int_eq (fault_rig_write (&rig, AT + 2, 1, 0, 0), 0);
+  ck_assert_int_eq (engine_flush (rig.engine), 0);
+  dev_fault_spoil (rig.backing, 80, 8, DEV_FAULT_BAD, 0, 0);
+  ck_assert_int_eq (engine_pread (rig.engine, buf, 4096, 80 * 512), 0);
   end ();
 }
 END_TEST
@@ -686,7 +1023,24 @@ main (void)
   tcase_add_test (tc, loss_of_a_spare_is_not_forgotten);
   tcase_add_test (tc, second_look_meets_healing);
   tcase_add_loop_test (tc, store_fails_when_it_is_to_forget, 0, 2);
-  tcase_add_test (tc, thread);
+  tcase_add_loop_test (tc, request_meets_forgetting, 0, 3);
+  tcase_add_test (tc, second_look_meets_another_error);
+  tcase_add_test (tc, thread_does_all);
+
+  tc = add_case (suite, "harm");
+  tcase_add_test (tc, rescued_place_is_durable);
+  tcase_add_loop_test (tc, no_write_back_without_spares, 0, 2);
+  tcase_add_test (tc, probes_do_little_harm);
+  tcase_add_test (tc, disk_goes_in_a_write_back);
+
+  tc = add_case (suite, "places");
+  tcase_add_test (tc, dead_disk_with_mapped_middles);
+  tcase_add_test (tc, probes_do_not_come_back);
+  tcase_add_test (tc, bad_middles_are_no_dead_disk);
+
+  tc = add_case (suite, "others");
+  tcase_add_test (tc, unreachable_store_costs_no_slots);
+  tcase_add_test (tc, zeroes_over_scattered_spares);
 
   runner = srunner_create (suite);
   srunner_run_all (runner, CK_ENV);
