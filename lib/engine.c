@@ -575,10 +575,7 @@ write_zeroes (struct engine *e, lba_t lba, uint64_t nr_sectors, unsigned flags,
     /* Up to a multiple, so that no physical sector is cut in two. */
     uint64_t n = MIN (nr_sectors, max - lba.n % max);
 
-    /* Without another touch, what failed as one is taken for bad, if it is
-     * this piece alone.
-     */
-    errno = is_small && e->options.retries == 0 ? failed : 0;
+    errno = is_small ? failed : 0;      /* it was no error of this piece */
     if (at_once)
       r = repair_write (e, lba, n, zeroes, flags, 1, ret_used_store);
     else
