@@ -120,20 +120,44 @@ extern int repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
  */
 extern int repair_zero (struct engine *e, lba_t lba, uint32_t nr_sectors);
 
+/* place.c: */
+
+/* Record a run whose data, if any, is in its slots, and let it count (E3). */
+extern int place_commit (struct engine *e, const struct sector_run *run,
+                         enum sector_cause cause, const uint8_t *buf);
+
+/* The same for slots in hand, which come back if there is no record of them. */
+extern int place_commit_taken (struct engine *e, const struct sector_run *run,
+                               enum sector_cause cause, const uint8_t *buf);
+
+/* Give sectors new spares with this data, which may end with the disk, within a
+ * sector.
+ */
+extern int place_data (struct engine *e, lba_t lba, uint64_t nr_sectors,
+                       const uint8_t *buf, enum sector_cause cause,
+                       enum store_purpose purpose);
+
+/* Call clean sectors lost.  Without a spare for them they are lost in memory
+ * alone: that is enough to leave the bad spot in peace.
+ */
+extern void place_lost (struct engine *e, lba_t lba, uint64_t nr_sectors,
+                        int err);
+
 /* Give clean sectors that the caller has alone a spare with this data, durably:
  * they may no longer have it themselves.  If that cannot be done, they are lost,
  * and the log says so.
  */
-extern void repair_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
+extern void place_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
                            const uint8_t *buf);
 
 /* Sectors (at most STORE_RECORD_MAX) that were called lost have been read after
  * all: if they are lost still, in these slots, they are clean again.  -1: they
  * stay lost.
  */
-extern int repair_forget (struct engine *e, lba_t lba, spare_t slot,
-                          uint32_t nr_sectors);
+extern int place_forget (struct engine *e, lba_t lba, spare_t slot,
+                         uint32_t nr_sectors);
+
 /* A read has come back late: keep what is still true of it in spares. */
-extern void repair_keep_late (struct engine *e, struct late_read *read);
+extern void place_late (struct engine *e, struct late_read *read);
 
 #endif /* REMAP_ENGINE_INTERNAL_H */

@@ -337,7 +337,7 @@ read_late (void *opaque, lba_t lba, uint64_t nr_bytes, uint8_t *buf,
 static void
 came_late (void *opaque, struct late_read *read)
 {
-  repair_keep_late (opaque, read);
+  place_late (opaque, read);
 }
 
 /* Does a read of these sectors need the disk? */

@@ -135,7 +135,7 @@ rescue_place (struct engine *e, lba_t unit, struct probe *p)
       (read_place (e, unit, p->buf[1]) == 0 &&
        memcmp (p->buf[0], p->buf[1], unit_bytes (e)) == 0))
     return;
-  repair_rescue (e, unit, e->unit_sectors, p->buf[0]);
+  place_rescue (e, unit, e->unit_sectors, p->buf[0]);
   e->evidence->scratch = unit.n;
   p->is_over = true;
 }

@@ -87,7 +87,7 @@ forget (struct engine *e, struct loss *loss)
   bool r = true;
 
   if (loss->nr_sectors > 0 &&
-      repair_forget (e, loss->lba, loss->slot, loss->nr_sectors) == -1) {
+      place_forget (e, loss->lba, loss->slot, loss->nr_sectors) == -1) {
     r = errno != ESHUTDOWN;
     log_limited (LEVEL_WARNING, "sector %llu can be read after all, but stays "
                  "lost: %s", (unsigned long long) loss->lba.n,

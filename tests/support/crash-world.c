@@ -252,7 +252,7 @@ do_forget (struct crash_trial *t)
     map_next (e->map, lba, 1, &run);
     is_lost = run.state == SECTOR_LOST;
     if (is_lost && run.spare.n != SPARE_NONE.n &&
-        repair_forget (e, lba, run.spare, 1) == 0)
+        place_forget (e, lba, run.spare, 1) == 0)
       is_lost = false;
     if (!is_lost) {
       crash_set_remove (killed, CRASH_LOST);
