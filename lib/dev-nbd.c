@@ -396,6 +396,14 @@ export_close (struct dev *dev)
   free (d);
 }
 
+static uint64_t
+export_outages (struct dev *dev)
+{
+  struct nbd_link_counts counts = nbd_link_counts (dev_nbd_of (dev)->link);
+
+  return 2 * (uint64_t) counts.nr_breaks + (counts.nr_connections == 0);
+}
+
 static const struct dev_ops export_ops = {
   .pread = export_pread,
   .pwrite = export_pwrite,
@@ -405,6 +413,7 @@ static const struct dev_ops export_ops = {
   .extents = export_extents,
   .cache = export_cache,
   .resize = export_resize,
+  .outages = export_outages,
   .close = export_close,
 };
 

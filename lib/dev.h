@@ -71,6 +71,10 @@ struct dev_ops {
   int (*cache) (struct dev *dev, uint64_t count, uint64_t offset);
   /* Make the device size_bytes long; EOPNOTSUPP where it cannot grow. */
   int (*resize) (struct dev *dev, uint64_t size_bytes);
+  /* A number that is another one whenever the way to the device was cut, and odd
+   * while it is; NULL: that does not happen.
+   */
+  uint64_t (*outages) (struct dev *dev);
   void (*close) (struct dev *dev);
 };
 
@@ -154,6 +158,12 @@ static inline int
 dev_cache (struct dev *dev, uint64_t count, uint64_t offset)
 {
   return dev->ops->cache (dev, count, offset);
+}
+
+static inline uint64_t
+dev_outages (struct dev *dev)
+{
+  return dev->ops->outages ? dev->ops->outages (dev) : 0;
 }
 
 static inline int

@@ -50,6 +50,7 @@ engine_is_medium_error (struct engine *e, enum event_kind kind, lba_t lba,
 
 static int read_late (void *opaque, lba_t lba, uint64_t nr_bytes, uint8_t *buf,
                       bool *ret_is_data);
+static int errno_of_late (void *opaque);
 static void came_late (void *opaque, struct late_read *read);
 
 /* What needs memory, but for the engine itself. */
@@ -58,7 +59,8 @@ make_parts (struct engine *e)
 {
   const uint64_t deadline_ms = e->options.deadline_ms;
   const struct late_reads_owner owner = {
-    .read = read_late, .came_late = came_late, .opaque = e,
+    .read = read_late, .errno_of_late = errno_of_late,
+    .came_late = came_late, .opaque = e,
     .name = e->backing->info.name,
   };
 
@@ -328,10 +330,21 @@ read_late (void *opaque, lba_t lba, uint64_t nr_bytes, uint8_t *buf,
 {
   struct engine *e = opaque;
   unsigned before = nr_made_up;
+  uint64_t outages = dev_outages (e->backing);
   int r = read_sectors (e, buf, (size_t) nr_bytes, lba_to_bytes (e, lba));
 
-  *ret_is_data = nr_made_up == before;
+  /* Of a sector that was only out of reach, nothing is to be kept. */
+  *ret_is_data = nr_made_up == before && outages % 2 == 0 &&
+    dev_outages (e->backing) == outages;
   return r;
+}
+
+static int
+errno_of_late (void *opaque)
+{
+  struct engine *e = opaque;
+
+  return dev_outages (e->backing) % 2 ? ESHUTDOWN : EIO;
 }
 
 static void

@@ -255,7 +255,10 @@ has_room_locked (const struct late_reads *l, const struct late_read *read)
 static int
 not_in_time (const struct late_reads *l)
 {
-  return set_error (EIO, "no answer from %s for %g seconds", l->owner.name,
+  int err = l->owner.errno_of_late ? l->owner.errno_of_late (l->owner.opaque)
+    : EIO;
+
+  return set_error (err, "no answer from %s for %g seconds", l->owner.name,
                     (double) l->deadline_ms / 1000);
 }
 

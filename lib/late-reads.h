@@ -53,6 +53,8 @@ struct late_reads_owner {
    */
   int (*read) (void *opaque, lba_t lba, uint64_t nr_bytes, uint8_t *buf,
                bool *ret_is_data);
+  /* What a read that is not answered in time fails with. */
+  int (*errno_of_late) (void *opaque);
   /* A read has come back late, with data: keep it, or do not. */
   void (*came_late) (void *opaque, struct late_read *read);
   void *opaque;

@@ -348,8 +348,9 @@ place_late (struct engine *e, struct late_read *read)
 
   if (evidence_state (e->evidence) != BREAKER_CLOSED)
     return;                     /* it was not the sector */
-  engine_post (e, EVENT_WEAK, late_read_lba (read), nr_sectors, 0);
   nr_kept = check_room_for_late (e, nr_sectors) == -1 ? -1 : keep (e, read);
+  if (nr_kept > 0)
+    engine_post (e, EVENT_WEAK, late_read_lba (read), nr_sectors, 0);
   if (nr_kept == -1)
     log_limited (LEVEL_WARNING, "sectors %llu to %llu of %s came after %u "
                  "seconds, and are not all kept: %s",

@@ -371,6 +371,36 @@ test_much (void)
   t_fault_stop (f);
 }
 
+static bool
+is_read (void *fault)
+{
+  return t_fault_touches (fault, "r", 0) > 0 &&
+    t_fault_touches (fault, "r", 1000) > 0;
+}
+
+/* Reads that come late because the server was away say nothing of the disk. */
+static void
+test_deadline (void)
+{
+  struct t_fault *f = start_export ();
+  struct t_server *s = serve (f, "timeout=60 deadline=1");
+  struct nbd_handle *h = t_nbd_connect (s);
+
+  t_part ("deadline=");
+  t_nbd_expect (h, 500, 8, 1);
+  t_fault_mark (f);
+  t_fault_kill (f);
+  T_ERRNO (t_nbd_touch (h, 0, 8), ESHUTDOWN);
+  T_ERRNO (t_nbd_touch (h, 1000, 8), ESHUTDOWN);
+  t_fault_restart (f);
+  t_wait_until (is_read, f, 60000, "the late reads");
+  t_nbd_expect (h, 0, 2000, 1);
+  check_clean (s);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
 int
 main (void)
 {
@@ -381,5 +411,6 @@ main (void)
   test_lost_writes ();
   test_shutdown ();
   test_much ();
+  test_deadline ();
   return t_end ();
 }
