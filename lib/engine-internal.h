@@ -144,10 +144,10 @@ extern void place_lost (struct engine *e, lba_t lba, uint64_t nr_sectors,
                         int err);
 
 /* Give clean sectors that the caller has alone a spare with this data, durably:
- * they may no longer have it themselves.  If that cannot be done, they are lost,
+ * they may no longer have it themselves.  -1: that cannot be done, they are lost,
  * and the log says so.
  */
-extern void place_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
+extern int place_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
                            const uint8_t *buf);
 
 /* Sectors (at most STORE_RECORD_MAX) that were called lost have been read after

@@ -135,8 +135,8 @@ rescue_place (struct engine *e, lba_t unit, struct probe *p)
       (read_place (e, unit, p->buf[1]) == 0 &&
        memcmp (p->buf[0], p->buf[1], unit_bytes (e)) == 0))
     return;
-  place_rescue (e, unit, e->unit_sectors, p->buf[0]);
-  e->evidence->scratch = unit.n;
+  if (place_rescue (e, unit, e->unit_sectors, p->buf[0]) == 0)
+    e->evidence->scratch = unit.n;
   p->is_over = true;
 }
 

@@ -368,7 +368,7 @@ place_late (struct engine *e, struct late_read *read)
 
 /* Rescue and forget. */
 
-void
+int
 place_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
                const uint8_t *buf)
 {
@@ -376,13 +376,14 @@ place_rescue (struct engine *e, lba_t lba, uint64_t nr_sectors,
   if (place_data (e, lba, nr_sectors, buf, CAUSE_WRITE_ERROR,
                   STORE_FOR_REWRITE) == 0 &&
       store_flush (e->store) == 0)
-    return;
+    return 0;
   log_message (LEVEL_ERROR, "sector %llu of %s may have lost its data: %s",
                (unsigned long long) lba.n, e->backing->info.name,
                last_error_text ());
   /* Nobody shall take what stands there now for it. */
   block_sectors (e, &(struct sector_run) { .lba = lba,
                                            .nr_sectors = nr_sectors });
+  return -1;
 }
 
 static int
