@@ -74,7 +74,8 @@ struct nbd_link {
   unsigned pause_ms;
   struct nbd_link_counts counts;
   struct replay replay;
-  bool has_forgotten;           /* what is not durable is not all in replay */
+  bool has_forgotten;           /* what is not durable is not all in replay: */
+  uint64_t forgotten_end;       /* not what is below */
   bool has_lost;
 };
 
@@ -182,7 +183,8 @@ finish_locked (struct nbd_link *link, struct nbd_request *r)
   r->copy = NULL;
   if (r->command == NBD_FLUSH) {
     replay_drop (&link->replay, r->replay_end);
-    link->has_forgotten = false;
+    if (r->replay_end >= link->forgotten_end)
+      link->has_forgotten = false;
   }
 }
 
@@ -711,6 +713,16 @@ replay_one (struct nbd_link *link, const struct replay_write *w,
   return true;
 }
 
+/* What is to be forgotten.  Not while the link is down: a replay may be walking
+ * through it (N3).
+ */
+static void
+drop_forgotten_locked (struct nbd_link *link)
+{
+  if (link->has_forgotten && link->state == LINK_UP)
+    replay_drop (&link->replay, link->forgotten_end);
+}
+
 /* After a break the log is as it was, and all of it is written once more. */
 static void
 replay_locked (struct nbd_link *link)
@@ -735,6 +747,7 @@ replay_locked (struct nbd_link *link)
   else {
     link->state = LINK_UP;
     link->is_proved = false;
+    drop_forgotten_locked (link);
   }
 }
 
@@ -914,8 +927,9 @@ void
 nbd_link_forget (struct nbd_link *link)
 {
   LOCK_FOR_SCOPE (&link->lock);
-  replay_drop (&link->replay, UINT64_MAX);
+  link->forgotten_end = link->replay.end;
   link->has_forgotten = true;
+  drop_forgotten_locked (link);
 }
 
 bool

@@ -96,6 +96,7 @@ extern uint64_t nbd_link_unflushed_bytes (struct nbd_link *link);
 
 /* Nothing that was written until now is to be remembered any longer: a flush
  * has failed for good.  Should the connection break, some of it may be lost.
+ * While the link is down it is kept, and is written again when it is back (N3).
  */
 extern void nbd_link_forget (struct nbd_link *link);
 

@@ -9,6 +9,8 @@
  *             N2 One that is not durable is not forgotten; one that is durable
  *                is remembered only where an older one stands before it, which
  *                would otherwise be written over it.
+ *             N3 While they are being written again none is dropped: only a link
+ *                that is up drops.
  * Locking:    none: the owner's.
  */
 #ifndef REMAP_NBD_REPLAY_H

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What is written again after an NBD server was gone, and what happens to it in
+ * the meantime: a disk must never get anything but what was written last.
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "t_ctl.h"
+#include "t_disk.h"
+#include "t_image.h"
+#include "t_nbd.h"
+#include "t_wait.h"
+
+static struct t_fault *
+start_export (uint64_t size, bool is_volatile)
+{
+  const struct t_fault_options options = { .volatile_cache = is_volatile };
+  static unsigned counter;
+  char *image = t_path ("image-%u", counter++);
+
+  t_image_create (image, size, 1);
+  return t_fault_start_with (image, &options);
+}
+
+static struct t_server *
+serve (const struct t_fault *f, const char *more)
+{
+  static unsigned counter;
+  const unsigned n = counter++;
+
+  return t_server_start ("backing=%s spare=%s control=%s %s", f->uri,
+                         t_path ("store-%u", n), t_path ("ctl-%u", n), more);
+}
+
+/* A request on a thread and a connection of its own. */
+struct job {
+  pthread_t thread;
+  struct t_server *server;
+  enum { TOUCH, PUT } kind;
+  uint64_t lba, nr;
+  uint32_t gen;
+  int result;
+  uint64_t took_ms;
+};
+
+static void *
+job_main (void *arg)
+{
+  struct job *j = arg;
+  struct nbd_handle *h = t_nbd_connect (j->server);
+  uint64_t begin = t_now_ms ();
+
+  j->result = j->kind == TOUCH ? t_nbd_touch (h, j->lba, j->nr)
+    : t_nbd_put (h, j->lba, j->nr, j->gen);
+  j->took_ms = t_now_ms () - begin;
+  t_nbd_close (h);
+  return NULL;
+}
+
+static void
+begin_job (struct job *j)
+{
+  T_ASSERT (pthread_create (&j->thread, NULL, job_main, j) == 0);
+}
+
+static int
+end_job (struct job *j)
+{
+  pthread_join (j->thread, NULL);
+  return j->result;
+}
+
+static bool
+has_written (void *f)
+{
+  return t_fault_requests (f, "w") > 0;
+}
+
+/* A flush has failed for good; then what is remembered is forgotten by one
+ * thread, for want of room, while another writes it again.
+ */
+static void
+test_forget (void)
+{
+  enum { STEP = 128, NR = 900 };        /* sectors; 56 MiB */
+  struct t_fault *f = start_export (96 << 20, false);
+  struct t_server *s = serve (f, "");
+  struct nbd_handle *h = t_nbd_connect (s);
+  struct job reader = { .server = s, .nr = 1 };
+  struct job writer = {
+    .server = s, .kind = PUT, .lba = 150000, .nr = 16 << 11, .gen = 3,
+  };
+
+  t_part ("forgotten while it is written again");
+  T_OK (t_nbd_put (h, 8, 8, 1));
+  t_fault_set (f, "flush\n");
+  T_ERRNO (t_nbd_flush (h), EIO);
+  t_fault_set (f, "%s", "");
+  for (unsigned i = 0; i < NR; i++)
+    T_OK (t_nbd_put (h, 1000 + i * STEP, STEP, 2));
+  t_fault_kill (f);
+  t_fault_set (f, "write 0-200000 delay-ms=60 errno=0\n");
+  t_fault_mark (f);
+  t_fault_restart (f);
+  begin_job (&reader);
+  t_wait_until (has_written, f, 30000, "the first to be written again");
+  begin_job (&writer);
+  T_OK (end_job (&writer));
+  T_OK (end_job (&reader));
+  T_ASSERT (t_server_is_alive (s));
+  T_ASSERT (t_fault_requests (f, "w") > NR);
+  t_image_check (f->image, 1000, NR * STEP, 2);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
+int
+main (void)
+{
+  t_begin ("test-nbd-replay", 120);
+  test_forget ();
+  return t_end ();
+}
