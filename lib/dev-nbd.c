@@ -35,6 +35,10 @@
 /* Of requests without data: what 32 bits hold, in whole blocks of any size. */
 #define COUNT_MAX (UINT64_C (0xffffffff) & ~UINT64_C (0xffff))
 
+/* Of what is written again: that it is done matters, not how fast. */
+#define NOT_REMEMBERED \
+  ((uint32_t) LIBNBD_CMD_FLAG_FUA | (uint32_t) LIBNBD_CMD_FLAG_FAST_ZERO)
+
 struct dev_nbd {
   struct dev dev;
   struct nbd_link *link;
@@ -149,8 +153,7 @@ change (struct dev_nbd *d, enum nbd_command command, const uint8_t *buf,
     if (make_room (d, command == NBD_WRITE ? count : 0) == -1)
       return -1;
     r.copy = replay_write_new (command == NBD_WRITE ? buf : NULL, count,
-                               offset,
-                               flags & ~(uint32_t) LIBNBD_CMD_FLAG_FUA);
+                               offset, flags & ~NOT_REMEMBERED);
     if (r.copy == NULL)
       return set_error (ENOMEM, "%s: no memory to write %llu bytes",
                         d->dev.info.name, (unsigned long long) count);

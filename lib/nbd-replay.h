@@ -24,7 +24,8 @@ struct replay_write {
   struct replay_write *next;
   uint64_t number;              /* counted by replay_add */
   uint64_t offset, count;       /* bytes */
-  uint32_t flags;               /* of the command, without FUA */
+  uint32_t flags;               /* of the command, without FUA and
+                                   FAST_ZERO */
   bool is_zero;                 /* a zeroing, which has no data */
   uint8_t data[];
 };

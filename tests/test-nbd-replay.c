@@ -123,10 +123,44 @@ test_forget (void)
   t_fault_stop (f);
 }
 
+/* What was zeroed fast has to be zeroed again, at any speed. */
+static void
+test_fast_zero (void)
+{
+  const struct t_fault_options options = {
+    .volatile_cache = true, .nbdkit = "--filter=nozero",
+    .params = "zeromode=plugin fastzeromode=ignore",
+  };
+  char *image = t_path ("zero"), zeroes[8 * T_SECTOR] = { 0 }, buf[8 * T_SECTOR];
+  struct t_fault *f;
+  struct t_server *s;
+  struct nbd_handle *h;
+
+  t_part ("a fast zero is slow when it is sent again");
+  t_image_create (image, 8 << 20, 1);
+  f = t_fault_start_with (image, &options);
+  s = serve (f, "");
+  h = t_nbd_connect (s);
+  T_ASSERT (nbd_zero (h, sizeof zeroes, 100 * T_SECTOR,
+                      LIBNBD_CMD_FLAG_FAST_ZERO) == 0);
+  t_fault_kill (f);
+  t_fault_lose_cache (f, 0);
+  t_image_check (f->image, 100, 8, 1);
+  f->options.params = "zeromode=plugin fastzeromode=slow";
+  t_fault_restart (f);
+  T_OK (t_nbd_read (h, buf, sizeof buf, 100 * T_SECTOR));
+  T_ASSERT (memcmp (buf, zeroes, sizeof buf) == 0);
+  T_OK (t_nbd_flush (h));
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
 int
 main (void)
 {
   t_begin ("test-nbd-replay", 120);
   test_forget ();
+  test_fast_zero ();
   return t_end ();
 }
