@@ -407,6 +407,9 @@ remap_open (const struct remap_options *options)
     set_error (EINVAL, "no disk is named: give backing=DISK");
     return NULL;
   }
+  if (nbd_uri_check_secrets (options->backing) == -1 ||
+      (options->spare && nbd_uri_check_secrets (options->spare) == -1))
+    return NULL;
   if (options->timeout_s == 0) {
     set_error (EINVAL, "timeout=0: give at least 1 second");
     return NULL;

@@ -146,6 +146,40 @@ print_absolute (const char *uri, const struct uri_parts *parts, FILE *fp)
   fputs (copied, fp);
 }
 
+/* A password with a '/' in it looks like a port up to there. */
+static bool
+is_port (struct part p)
+{
+  for (size_t i = 0; i < p.n; i++)
+    if (!isdigit ((unsigned char) p.begin[i]))
+      return false;
+  return true;
+}
+
+static int
+check_secrets (const struct uri_parts *parts)
+{
+  if (memchr (parts->user.begin, ':', parts->user.n))
+    return set_error (EINVAL, "an NBD URI has no password: give "
+                      "nbds://USER@HOST/?tls-psk-file=PATH, with the key in "
+                      "that file");
+  if (!is_port (parts->port))
+    return set_error (EINVAL, "the port of an NBD URI is no number: give "
+                      "nbd://HOST:PORT/EXPORT");
+  return 0;
+}
+
+int
+nbd_uri_check_secrets (const char *name)
+{
+  struct uri_parts parts;
+
+  if (!nbd_uri_is_one (name))
+    return 0;
+  split (name, &parts);
+  return check_secrets (&parts);
+}
+
 static int
 check (const char *uri, const struct uri_parts *parts)
 {
@@ -153,10 +187,8 @@ check (const char *uri, const struct uri_parts *parts)
     "nbd", "nbds", "nbd+unix", "nbds+unix", "nbd+vsock", "nbds+vsock",
   };
 
-  if (memchr (parts->user.begin, ':', parts->user.n))
-    return set_error (EINVAL, "an NBD URI has no password: give "
-                      "nbds://USER@HOST/?tls-psk-file=PATH, with the key in "
-                      "that file");
+  if (check_secrets (parts) == -1)
+    return -1;
   for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
     if (part_is (parts->scheme, schemes[i]))
       return 0;

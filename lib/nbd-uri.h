@@ -16,6 +16,12 @@
 /* Is this meant to be a URI, and no path?  libnbd judges which scheme. */
 extern bool nbd_uri_is_one (const char *text);
 
+/* May a name that somebody gave, a path or a URI, stand in messages?  -1: not a
+ * URI with a password, or what may be one; the error does not repeat it.  To be
+ * asked wherever names come in, before all else.
+ */
+extern int nbd_uri_check_secrets (const char *name);
+
 /* The same URI with the paths in it (socket=, tls-psk-file=,
  * tls-certificates=) made absolute: a server that becomes a daemon changes its
  * folder.  To free.  NULL with the error set: EINVAL where it has a password

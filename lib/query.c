@@ -318,6 +318,8 @@ remap_query (const char *disk, const char *method, const char *params,
 
   if (!disk || !method || !ret_json)
     return set_error (EINVAL, "remap_query: an argument is missing");
+  if (nbd_uri_check_secrets (disk) == -1)
+    return -1;
   json = params ? json_loads (params, JSON_REJECT_DUPLICATES, NULL)
                 : json_object ();
   if (json_is_object (json))
@@ -341,6 +343,8 @@ remap_check (const char *store,
 {
   if (!store || !fn)
     return set_error (EINVAL, "remap_check: an argument is missing");
+  if (nbd_uri_check_secrets (store) == -1)
+    return -1;
   return store_check (store, fn, opaque);
 }
 
@@ -351,6 +355,8 @@ remap_repair (const char *store,
 {
   if (!store || !fn || !ret_nr_repaired)
     return set_error (EINVAL, "remap_repair: an argument is missing");
+  if (nbd_uri_check_secrets (store) == -1)
+    return -1;
   return store_check_and_repair (store, fn, opaque, ret_nr_repaired);
 }
 
@@ -360,6 +366,8 @@ remap_dump (const char *store, enum remap_dump_format format,
 {
   if (!store || !fn)
     return set_error (EINVAL, "remap_dump: an argument is missing");
+  if (nbd_uri_check_secrets (store) == -1)
+    return -1;
   if (format != REMAP_DUMP_TEXT && format != REMAP_DUMP_JSON)
     return set_error (EINVAL, "remap_dump: no such format");
   return store_dump (store, format == REMAP_DUMP_JSON, fn, opaque);

@@ -82,8 +82,11 @@ START_TEST (wrong_ones_are_refused)
   static const char *const wrong[] = {
     "http://host", "nbd+tcp://host", "NBD://host", "nbd://u:secret@host",
     "nbds://:secret@host/?tls-psk-file=/k", "ftp://u:secret@host",
+    "nbd://u:secret/1@host",
   };
 
+  ck_assert_int_eq (nbd_uri_check_secrets (wrong[_i]),
+                    strstr (wrong[_i], "secret") ? -1 : 0);
   ck_assert_ptr_null (nbd_uri_absolute (wrong[_i]));
   ck_assert_int_eq (errno, EINVAL);
   ck_assert_ptr_null (strstr (last_error_text (), "secret"));
@@ -169,7 +172,7 @@ main (void)
   tcase_add_loop_test (tcase, uris_are_known, 0, 5);
   tcase_add_loop_test (tcase, paths_become_absolute, 0,
                        sizeof paths / sizeof paths[0]);
-  tcase_add_loop_test (tcase, wrong_ones_are_refused, 0, 6);
+  tcase_add_loop_test (tcase, wrong_ones_are_refused, 0, 7);
   tcase_add_loop_test (tcase, same_place_same_id, 0, 6);
   tcase_add_test (tcase, other_place_other_id);
   tcase_add_test (tcase, ids_are_file_names);

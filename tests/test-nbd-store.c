@@ -132,6 +132,35 @@ test_refused (void)
   t_fault_stop (disk);
 }
 
+/* A password in a URI, which is wrong there, is shown to nobody. */
+static void
+test_passwords (void)
+{
+  static const char *const commands[] = {
+    "status", "list", "check", "check --repair", "dump",
+  };
+  static const char *const uris[] = {
+    "nbd://u:secret@localhost:1/x", "nbd+unix://u:secret@/x?socket=/none",
+    "nbd://u:se/cret@localhost/x",
+  };
+  char *output, *said;
+
+  t_part ("passwords");
+  for (size_t i = 0; i < sizeof uris / sizeof uris[0]; i++) {
+    for (size_t k = 0; k < sizeof commands / sizeof commands[0]; k++) {
+      T_ASSERT (t_ctl_run (t_str ("%s %s", commands[k], uris[i]), &output,
+                           &said) != 0);
+      check_line (said, "NBD URI");
+      T_ASSERT (!strstr (said, "cret") && !strstr (output, "cret"));
+    }
+    said = t_server_refusal ("backing=%s spare=%s", uris[i], t_path ("none"));
+    T_ASSERT (strstr (said, "NBD URI") && !strstr (said, "cret"));
+    t_image_create (t_path ("disk"), 1 << 20, 1);
+    said = t_server_refusal ("backing=%s spare=%s", t_path ("disk"), uris[i]);
+    T_ASSERT (strstr (said, "NBD URI") && !strstr (said, "cret"));
+  }
+}
+
 /* Sectors are remapped, again and again, while the store's server is killed. */
 
 static atomic_bool enough;
@@ -290,6 +319,7 @@ main (void)
       .params = "blocksize-minimum=4096 blocksize-preferred=4096 "
         "blocksize-maximum=64K blocksize-error-policy=error" });
   test_refused ();
+  test_passwords ();
   test_load ();
   test_unreachable ();
   return t_end ();
