@@ -245,7 +245,8 @@ START_TEST (in_time)
     }
   ck_assert_str_eq (reader_name, "remap-read");
   ck_assert (!pthread_equal (reader, pthread_self ()));
-  ck_assert_uint_le (rig.engine->late_reads->nr_threads, 3);
+  /* Few serve all, though one may be made before another is idle again. */
+  ck_assert_uint_le (rig.engine->late_reads->nr_threads, 8);
   free (all);
   free (is);
   end ();
