@@ -29,6 +29,7 @@
 #define REQUEST_MAX (32u << 20)
 #define BLOCK_MAX 65536
 #define REPLAY_MAX 32           /* writes at a time */
+#define ZEROES_BYTES (UINT64_C (1) << 20)
 #define BREAKS_MAX 10           /* that one request may live through */
 
 #define PAUSE_FIRST_MS 100
@@ -659,8 +660,8 @@ static struct nbd_request
 replay_request (const struct replay_write *w)
 {
   return (struct nbd_request) {
-    .command = w->is_zero ? NBD_ZERO : NBD_WRITE,
-    .buf = (void *) (uintptr_t) w->data, .offset = w->offset,
+    .command = w->bytes ? NBD_WRITE : NBD_ZERO,
+    .buf = (void *) (uintptr_t) w->bytes, .offset = w->offset,
     .count = w->count, .flags = w->flags,
   };
 }
@@ -670,11 +671,35 @@ struct replay_slot {
   struct nbd_request request;
 };
 
+/* Zeroing is not supported now: write zeroes.  An errno, or 0. */
+static int
+replay_zeroes (struct nbd_link *link, const struct replay_write *w)
+{
+  const uint64_t size = MIN ((uint64_t) link->server.max_bytes, ZEROES_BYTES);
+  uint8_t *zeroes = calloc (1, (size_t) size);
+  struct nbd_request r = { .command = NBD_WRITE, .buf = zeroes };
+  uint64_t done = 0;
+
+  pthread_cond_init (&r.changed, NULL);
+  while (zeroes && done < w->count && r.err == 0 && !r.is_broken) {
+    r.offset = w->offset + done;
+    r.count = MIN (w->count - done, size);
+    done += r.count;
+    if (submit_locked (link, &link->connections[0], &r) == 0)
+      wait_for_locked (link, &link->connections[0], &r);
+  }
+  pthread_cond_destroy (&r.changed);
+  free (zeroes);
+  return zeroes ? r.err : ENOMEM;
+}
+
 /* Wait for the write in a slot.  Is the link still there? */
 static bool
 end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
 {
   const struct replay_write *w = slot->write;
+  const uint64_t generation = link->generation;
+  int err;
 
   if (w == NULL)
     return true;
@@ -683,28 +708,31 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
   pthread_cond_destroy (&slot->request.changed);
   if (slot->request.is_broken)
     return false;
-  if (slot->request.err != 0 && !link->has_lost) {
+  err = slot->request.err;
+  if (err == EOPNOTSUPP && w->bytes == NULL)
+    err = replay_zeroes (link, w);
+  if (link->generation != generation)
+    return false;
+  if (err != 0 && !link->has_lost) {
     link->has_lost = true;
     log_message (LEVEL_ERROR, "%s: %llu bytes at %llu, which were written "
                  "before the connection was lost, cannot be written again "
                  "(%s): they may be lost", link->uri, (unsigned long long) w->count,
                  (unsigned long long) w->offset,
-                 errno_text (slot->request.err));
+                 errno_text (err));
   }
   return true;
 }
 
-/* Writes that overlap go one behind the other (N1). */
+/* In any order (N1). */
 static bool
 replay_one (struct nbd_link *link, const struct replay_write *w,
             struct replay_slot slots[REPLAY_MAX], unsigned next)
 {
   struct replay_slot *slot = &slots[next];
 
-  for (unsigned i = 0; i < REPLAY_MAX; i++)
-    if ((i == next || (slots[i].write && replay_overlap (slots[i].write, w))) &&
-        !end_replay_slot (link, &slots[i]))
-      return false;
+  if (!end_replay_slot (link, slot))
+    return false;
   slot->request = replay_request (w);
   pthread_cond_init (&slot->request.changed, NULL);
   slot->write = w;
@@ -911,7 +939,7 @@ nbd_link_run (struct nbd_link *link, struct nbd_request *r)
   result = run_locked (link, r);
   lock_release (&link->lock);
   pthread_cond_destroy (&r->changed);
-  free (r->copy);
+  replay_write_free (r->copy);
   r->copy = NULL;
   return result;
 }

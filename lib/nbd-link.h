@@ -11,7 +11,8 @@
  *             K2 Where one connection breaks, all are given up, and what was
  *                under way on them is sent again on new ones.
  *             K3 After a break nothing is sent before all that may not be
- *                durable has been written again, in order.
+ *                durable has been written again: of each place
+ *                what was answered last, and nothing older (N1).
  *             K4 A server that is slow is not one that is gone: a connection is
  *                given up when the other end does not answer on the level of
  *                TCP, but never because a command takes long.  For that would

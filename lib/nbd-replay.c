@@ -11,40 +11,237 @@ struct replay_write *
 replay_write_new (const void *data, uint64_t count, uint64_t offset,
                   uint32_t flags)
 {
-  const size_t nr_data = data ? (size_t) count : 0;
-  struct replay_write *w = malloc (sizeof *w + nr_data);
+  struct replay_write *w = calloc (1, sizeof *w);
 
   if (w == NULL)
     return NULL;
-  *w = (struct replay_write) {
-    .offset = offset, .count = count, .flags = flags, .is_zero = data == NULL,
-  };
+  w->offset = offset;
+  w->count = count;
+  w->flags = flags;
+  w->spare = calloc (1, sizeof *w->spare);
   if (data)
-    memcpy (w->data, data, nr_data);
+    w->data = malloc (sizeof *w->data + (size_t) count);
+  if (w->spare == NULL || (data && w->data == NULL)) {
+    replay_write_free (w);
+    return NULL;
+  }
+  if (data) {
+    w->data->nr_pieces = 1;
+    w->data->nr_bytes = count;
+    memcpy (w->data->bytes, data, (size_t) count);
+    w->bytes = w->data->bytes;
+  }
   return w;
 }
 
-static uint64_t
-bytes_of (const struct replay_write *w)
+void
+replay_write_free (struct replay_write *w)
 {
-  return sizeof *w + (w->is_zero ? 0 : w->count);
+  if (w == NULL)
+    return;
+  free (w->spare);
+  free (w->data);
+  free (w);
+}
+
+static uint64_t
+end_of (const struct replay_write *w)
+{
+  return w->offset + w->count;
+}
+
+/* By number. */
+
+static void
+link_behind (struct replay *r, struct replay_write *where,
+             struct replay_write *w)
+{
+  w->previous = where;
+  w->next = where ? where->next : r->first;
+  if (w->next)
+    w->next->previous = w;
+  else
+    r->last = w;
+  if (where)
+    where->next = w;
+  else
+    r->first = w;
+}
+
+static void
+unlink_write (struct replay *r, struct replay_write *w)
+{
+  if (w->previous)
+    w->previous->next = w->next;
+  else
+    r->first = w->next;
+  if (w->next)
+    w->next->previous = w->previous;
+  else
+    r->last = w->previous;
+}
+
+/* By place: a tree by offset, and a heap by weight, which is random; so its
+ * depth is that of a logarithm.
+ */
+
+static uint32_t
+next_random (struct replay *r)
+{
+  r->random = r->random * 1664525u + 1013904223u;
+  return r->random ^ r->random >> 16;
+}
+
+/* What begins before a place, and the rest. */
+static void
+split (struct replay_write *tree, uint64_t offset,
+       struct replay_write **ret_before, struct replay_write **ret_rest)
+{
+  if (tree == NULL)
+    *ret_before = *ret_rest = NULL;
+  else if (tree->offset < offset) {
+    *ret_before = tree;
+    split (tree->right, offset, &tree->right, ret_rest);
+  }
+  else {
+    *ret_rest = tree;
+    split (tree->left, offset, ret_before, &tree->left);
+  }
+}
+
+/* All of a stand before all of b. */
+static struct replay_write *
+join (struct replay_write *a, struct replay_write *b)
+{
+  if (a == NULL || b == NULL)
+    return a ? a : b;
+  if (a->weight > b->weight) {
+    a->right = join (a->right, b);
+    return a;
+  }
+  b->left = join (a, b->left);
+  return b;
+}
+
+static struct replay_write *
+last_of (struct replay_write *tree)
+{
+  while (tree && tree->right)
+    tree = tree->right;
+  return tree;
+}
+
+/* It is in no tree any more. */
+static void
+discard (struct replay *r, struct replay_write *w)
+{
+  unlink_write (r, w);
+  r->nr_bytes -= sizeof *w;
+  if (w->data && --w->data->nr_pieces == 0)
+    r->nr_bytes -= sizeof *w->data + w->data->nr_bytes;
+  else
+    w->data = NULL;             /* others have it */
+  replay_write_free (w);
+}
+
+static void
+discard_tree (struct replay *r, struct replay_write *tree)
+{
+  if (tree == NULL)
+    return;
+  discard_tree (r, tree->left);
+  discard_tree (r, tree->right);
+  discard (r, tree);
+}
+
+static void
+cut_front (struct replay_write *w, uint64_t offset)
+{
+  if (w->bytes)
+    w->bytes += offset - w->offset;
+  w->count = end_of (w) - offset;
+  w->offset = offset;
+}
+
+/* The part of w behind an offset, as a piece of its own. */
+static struct replay_write *
+break_off (struct replay *r, struct replay_write *w, uint64_t offset,
+           struct replay_write *piece)
+{
+  *piece = *w;
+  piece->left = piece->right = piece->spare = NULL;
+  piece->weight = next_random (r);
+  cut_front (piece, offset);
+  if (piece->data)
+    piece->data->nr_pieces++;
+  link_behind (r, w, piece);
+  r->nr_bytes += sizeof *piece;
+  return piece;
+}
+
+/* Nothing is to be left of a range (N1).  Not more than one write reaches over
+ * both of its ends; then *spare becomes the second part of it.
+ */
+static void
+cut (struct replay *r, uint64_t count, uint64_t offset,
+     struct replay_write **spare)
+{
+  const uint64_t end = offset + count;
+  struct replay_write *before, *within, *behind, *w;
+
+  split (r->root, offset, &before, &within);
+  split (within, end, &within, &behind);
+  w = last_of (before);
+  if (w && end_of (w) > end) {
+    behind = join (break_off (r, w, end, *spare), behind);
+    *spare = NULL;
+  }
+  if (w && end_of (w) > offset)
+    w->count = offset - w->offset;
+  w = last_of (within);
+  if (w && end_of (w) > end) {
+    split (within, w->offset, &within, &w);
+    cut_front (w, end);
+    behind = join (w, behind);
+  }
+  discard_tree (r, within);
+  r->root = join (before, behind);
+}
+
+static void
+insert (struct replay *r, struct replay_write *w)
+{
+  struct replay_write *before, *behind;
+
+  split (r->root, w->offset, &before, &behind);
+  r->root = join (join (before, w), behind);
 }
 
 void
 replay_add (struct replay *r, struct replay_write *w, bool is_durable)
 {
-  if (is_durable && r->first == NULL) {         /* N2 */
-    free (w);
+  cut (r, w->count, w->offset, &w->spare);
+  if (is_durable) {                             /* N2 */
+    replay_write_free (w);
     return;
   }
+  free (w->spare);
+  w->spare = NULL;
   w->number = r->end++;
-  w->next = NULL;
-  if (r->last)
-    r->last->next = w;
-  else
-    r->first = w;
-  r->last = w;
-  r->nr_bytes += bytes_of (w);
+  w->weight = next_random (r);
+  insert (r, w);
+  link_behind (r, r->last, w);
+  r->nr_bytes += sizeof *w + (w->data ? sizeof *w->data + w->count : 0);
+}
+
+static void
+take_out (struct replay *r, struct replay_write *w)
+{
+  struct replay_write *before, *behind;
+
+  split (r->root, w->offset, &before, &behind);
+  split (behind, w->offset + 1, &w, &behind);
+  r->root = join (before, behind);
 }
 
 void
@@ -53,18 +250,24 @@ replay_drop (struct replay *r, uint64_t end)
   while (r->first && r->first->number < end) {
     struct replay_write *w = r->first;
 
-    r->first = w->next;
-    r->nr_bytes -= bytes_of (w);
-    free (w);
+    take_out (r, w);
+    discard (r, w);
   }
-  if (r->first == NULL)
-    r->last = NULL;
 }
 
-bool
-replay_overlap (const struct replay_write *a, const struct replay_write *b)
+static const struct replay_write *
+verify_tree (const struct replay_write *tree, const struct replay_write *before,
+             size_t *nr)
 {
-  return a->offset < b->offset + b->count && b->offset < a->offset + a->count;
+  if (tree == NULL)
+    return before;
+  assert (tree->left == NULL || tree->left->weight <= tree->weight);
+  assert (tree->right == NULL || tree->right->weight <= tree->weight);
+  before = verify_tree (tree->left, before, nr);
+  assert (before == NULL || end_of (before) <= tree->offset);
+  assert (tree->count > 0 && tree->spare == NULL);
+  ++*nr;
+  return verify_tree (tree->right, tree, nr);
 }
 
 void
@@ -72,11 +275,22 @@ replay_verify (const struct replay *r)
 {
   const struct replay_write *last = NULL;
   uint64_t nr_bytes = 0;
+  size_t nr_listed = 0, nr_in_tree = 0;
 
   for (const struct replay_write *w = r->first; w; w = w->next) {
-    assert (w->number < r->end && (last == NULL || last->number < w->number));
-    nr_bytes += bytes_of (w);
+    assert (w->number < r->end && w->previous == last);
+    assert (last == NULL || last->number <= w->number);
+    assert (!w->bytes == !w->data);
+    assert (!w->bytes || w->bytes + w->count <= w->data->bytes +
+            w->data->nr_bytes);
+    nr_bytes += sizeof *w;
+    if (w->data)                /* its share of what it has with others */
+      nr_bytes += (last == NULL || last->data != w->data)
+        ? sizeof *w->data + w->data->nr_bytes : 0;
+    nr_listed++;
     last = w;
   }
+  verify_tree (r->root, NULL, &nr_in_tree);
+  assert (nr_listed == nr_in_tree);
   assert (last == r->last && nr_bytes == r->nr_bytes);
 }

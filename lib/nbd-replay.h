@@ -5,10 +5,12 @@
  *             connection breaks, what was written since the last good flush may
  *             be gone with the server's memory.  So it is remembered here, and
  *             written again before anything else.
- * Invariants: N1 Writes stand in the order in which they were answered.
- *             N2 One that is not durable is not forgotten; one that is durable
- *                is remembered only where an older one stands before it, which
- *                would otherwise be written over it.
+ * Invariants: N1 No two of them touch the same byte: of each byte only what was
+ *                answered last is here.  So they may be written again in any
+ *                order, and nothing is ever put over something newer.
+ *             N2 One that is not durable is not forgotten, unless something newer
+ *                was written to the same place; one that is durable only takes
+ *                its place away from older ones.
  *             N3 While they are being written again none is dropped: only a link
  *                that is up drops.
  * Locking:    none: the owner's.
@@ -20,20 +22,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What was written; several pieces may share it. */
+struct replay_data {
+  unsigned nr_pieces;
+  uint64_t nr_bytes;
+  uint8_t bytes[];
+};
+
+/* A write, or what newer ones have left of it. */
 struct replay_write {
-  struct replay_write *next;
+  struct replay_write *previous, *next; /* by number; pieces of one write have
+                                           the same */
+  struct replay_write *left, *right;    /* a treap, by offset */
+  uint32_t weight;
   uint64_t number;              /* counted by replay_add */
   uint64_t offset, count;       /* bytes */
   uint32_t flags;               /* of the command, without FUA and
                                    FAST_ZERO */
-  bool is_zero;                 /* a zeroing, which has no data */
-  uint8_t data[];
+  const uint8_t *bytes;         /* NULL: a zeroing */
+  struct replay_data *data;     /* that has these bytes */
+  struct replay_write *spare;   /* of a new one: should it cut another in two */
 };
 
 struct replay {
-  struct replay_write *first, *last;
+  struct replay_write *first, *last, *root;
   uint64_t end;                 /* the next one has this number */
   uint64_t nr_bytes;            /* of memory, about */
+  uint32_t random;
 };
 
 /* A copy of a write (data NULL: a zeroing), which nothing refers to yet.  NULL:
@@ -41,9 +56,11 @@ struct replay {
  */
 extern struct replay_write *replay_write_new (const void *data, uint64_t count,
                                               uint64_t offset, uint32_t flags);
+extern void replay_write_free (struct replay_write *w);
 
-/* It has been answered: remember it.  is_durable: it was written with FUA; it
- * may be freed at once (N2).
+/* It has been answered: remember it, instead of all that was written there
+ * before.  is_durable: it was written with FUA, and need not be remembered
+ * itself; it is freed (N2).
  */
 extern void replay_add (struct replay *r, struct replay_write *w,
                         bool is_durable);
@@ -51,11 +68,7 @@ extern void replay_add (struct replay *r, struct replay_write *w,
 /* All with a number below end are durable. */
 extern void replay_drop (struct replay *r, uint64_t end);
 
-/* Do two writes touch the same bytes? */
-extern bool replay_overlap (const struct replay_write *a,
-                            const struct replay_write *b);
-
-/* N1, and nr_bytes; for the tests. */
+/* N1, the order of numbers and of places, and nr_bytes; for the tests. */
 extern void replay_verify (const struct replay *r);
 
 #endif /* REMAP_NBD_REPLAY_H */

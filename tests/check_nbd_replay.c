@@ -45,7 +45,7 @@ START_TEST (writes_stand_in_order)
   for (size_t i = 0; i < 3; i++, w = w->next) {
     ck_assert_uint_eq (w->offset, 10 * i);
     ck_assert_uint_eq (w->count, strlen (expected[i]));
-    ck_assert_mem_eq (w->data, expected[i], w->count);
+    ck_assert_mem_eq (w->bytes, expected[i], w->count);
   }
   ck_assert_ptr_null (w);
 }
@@ -70,13 +70,103 @@ START_TEST (a_flush_drops_what_it_covers)
 }
 END_TEST
 
-START_TEST (what_is_durable_is_kept_behind_what_is_not)
+/* What is not durable, at each byte: '.' nothing. */
+static void
+expect (const char *text)
+{
+  const size_t nr = strlen (text);
+  char is[64];
+
+  memset (is, '.', nr);
+  for (const struct replay_write *w = r.first; w; w = w->next) {
+    ck_assert_uint_le (w->offset + w->count, nr);
+    for (uint64_t i = 0; i < w->count; i++) {
+      if (is[w->offset + i] != '.')
+        ck_abort_msg ("two writes at %u", (unsigned) (w->offset + i));
+      is[w->offset + i] = w->bytes ? (char) w->bytes[i] : '0';
+    }
+  }
+  is[nr] = '\0';
+  ck_assert_str_eq (is, text);
+}
+
+START_TEST (what_is_newer_takes_the_place)
+{
+  add ("abcdef", 2, false);
+  add ("XY", 4, false);                 /* in the middle: two are left */
+  expect ("..abXYef..");
+  add ("123", 1, false);
+  expect (".123XYef..");
+  add ("789", 7, false);
+  expect (".123XYe789");
+  add ("ssssssss", 1, false);           /* over several */
+  expect (".ssssssss9");
+  add ("!", 9, false);
+  expect (".ssssssss!");
+}
+END_TEST
+
+START_TEST (what_is_durable_takes_the_place)
 {
   add ("durable", 0, true);
   ck_assert_ptr_null (r.first);
-  add ("old", 0, false);
-  add ("new", 0, true);                 /* or "old" would be written over it */
-  ck_assert_mem_eq (r.last->data, "new", 3);
+  add ("abcdef", 0, false);
+  add ("XY", 2, true);
+  expect ("ab..ef");
+  add ("XY", 4, true);
+  expect ("ab....");
+  add ("XYZ", 0, true);
+  expect ("......");
+  ck_assert_uint_eq (r.nr_bytes, 0);
+}
+END_TEST
+
+/* Both parts of a write that was cut in two have its number. */
+START_TEST (parts_are_dropped_together)
+{
+  uint64_t covered;
+
+  add ("abcdef", 0, false);
+  covered = r.end;
+  add ("XY", 2, false);
+  replay_drop (&r, covered);
+  replay_verify (&r);
+  expect ("..XY..");
+}
+END_TEST
+
+START_TEST (any_writes)
+{
+  enum { SIZE = 60, NR = 2000 };
+  char model[SIZE + 1], text[SIZE + 1];
+  uint64_t numbers[SIZE] = { 0 };
+  unsigned seed = 1;
+
+  memset (model, '.', SIZE);
+  model[SIZE] = '\0';
+  for (unsigned n = 0; n < NR; n++) {
+    unsigned offset = rand_r (&seed) % SIZE;
+    unsigned count = 1 + rand_r (&seed) % (SIZE - offset);
+    bool is_durable = rand_r (&seed) % 8 == 0;
+
+    count = count > 12 && n % 16 ? 12 : count;
+    memset (text, 'a' + (int) (n % 26), count);
+    text[count] = '\0';
+    for (unsigned i = 0; i < count; i++) {
+      model[offset + i] = is_durable ? '.' : text[0];
+      numbers[offset + i] = r.end;
+    }
+    add (text, offset, is_durable);
+    if (n % 32 == 0) {
+      uint64_t covered = r.end - rand_r (&seed) % (r.end < 8 ? 1 : 8);
+
+      replay_drop (&r, covered);
+      replay_verify (&r);
+      for (unsigned i = 0; i < SIZE; i++)
+        model[i] = numbers[i] < covered ? '.' : model[i];
+    }
+    expect (model);
+  }
 }
 END_TEST
 
@@ -88,28 +178,8 @@ START_TEST (zeroes_need_no_memory)
   replay_add (&r, w, false);
   replay_verify (&r);
   ck_assert_uint_lt (r.nr_bytes, 1000);
-  ck_assert (r.first->is_zero);
+  ck_assert_ptr_null (r.first->bytes);
   ck_assert_uint_eq (r.first->flags, 7);
-}
-END_TEST
-
-START_TEST (overlaps_are_seen)
-{
-  static const struct { uint64_t offset, count; bool overlaps; } others[] = {
-    { 0, 10, false }, { 0, 11, true }, { 10, 1, true }, { 19, 5, true },
-    { 20, 5, false }, { 0, 100, true }, { 12, 2, true },
-  };
-  struct replay_write *a = replay_write_new (NULL, 10, 10, 0);
-
-  for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-    struct replay_write *b = replay_write_new (NULL, others[i].count,
-                                               others[i].offset, 0);
-
-    ck_assert (replay_overlap (a, b) == others[i].overlaps);
-    ck_assert (replay_overlap (b, a) == others[i].overlaps);
-    free (b);
-  }
-  free (a);
 }
 END_TEST
 
@@ -124,9 +194,11 @@ main (void)
   tcase_add_checked_fixture (tcase, begin, end);
   tcase_add_test (tcase, writes_stand_in_order);
   tcase_add_test (tcase, a_flush_drops_what_it_covers);
-  tcase_add_test (tcase, what_is_durable_is_kept_behind_what_is_not);
+  tcase_add_test (tcase, what_is_newer_takes_the_place);
+  tcase_add_test (tcase, what_is_durable_takes_the_place);
+  tcase_add_test (tcase, parts_are_dropped_together);
+  tcase_add_test (tcase, any_writes);
   tcase_add_test (tcase, zeroes_need_no_memory);
-  tcase_add_test (tcase, overlaps_are_seen);
   suite_add_tcase (suite, tcase);
   srunner_run_all (runner, CK_ENV);
   nr_failed = srunner_ntests_failed (runner);
