@@ -14,6 +14,7 @@
 #include "control-socket.h"
 #include "engine.h"
 #include "error.h"
+#include "export-lock.h"
 #include "identity.h"
 #include "log.h"
 #include "mark.h"
@@ -44,6 +45,7 @@ struct remap_disk {
   struct dev *dev;              /* the engine's, as the next */
   struct store *store;
   struct identity identity;
+  struct export_lock *locks[2]; /* of disk and store, where they are exports */
   uint32_t sector_bytes, physical_bytes;
   uint64_t started_ns;          /* CLOCK_MONOTONIC */
 };
@@ -168,8 +170,6 @@ open_store (const struct remap_options *o, const struct dev *backing,
     .ret_created = ret_created,
   };
 
-  if (check_not_same (o->backing, path) == -1)
-    return NULL;
   is_marked = mark_read (backing, identity, &mark);
   if (is_marked == -1 && !o->adopt && !o->new_store)
     return NULL;
@@ -245,6 +245,43 @@ post_event (void *opaque, const struct event *event)
   worker_post (d->worker, event);
 }
 
+/* name is an NBD export, whose id is known. */
+static struct export_lock *
+lock_export (const struct remap_options *o, const char *store, const char *name,
+             const char *id, bool is_shared)
+{
+  CLEANUP_FREE char *about = NULL;
+
+  if (asprintf (&about, "serves %s, with the store %s", o->backing, store)
+      == -1) {
+    about = NULL;
+    set_error (ENOMEM, "no memory");
+    return NULL;
+  }
+  return export_lock_take (REMAP_STATEDIR, id, name, about, is_shared);
+}
+
+/* NBD has no locks: exports that become the disk or its store get one. */
+static int
+lock_exports (struct remap_disk *d, const struct remap_options *o,
+              const char *store)
+{
+  char id[128];
+
+  if (d->info.kind == DEV_NBD && d->identity.id[0]) {
+    d->locks[0] = lock_export (o, store, o->backing, d->identity.id,
+                               d->info.readonly);
+    if (d->locks[0] == NULL)
+      return -1;
+  }
+  if (nbd_uri_is_one (store) && identity_id_of_path (store, id, sizeof id)) {
+    d->locks[1] = lock_export (o, store, store, id, false);
+    if (d->locks[1] == NULL)
+      return -1;
+  }
+  return 0;
+}
+
 static struct engine *
 open_engine (struct remap_disk *d, const struct remap_options *o,
              char **ret_store, bool *ret_created)
@@ -267,7 +304,8 @@ open_engine (struct remap_disk *d, const struct remap_options *o,
   d->info = backing->info;
   *ret_store = find_store (o);
   identity_of_dev (backing, o->backing, &d->identity);
-  if (*ret_store)
+  if (*ret_store && check_not_same (o->backing, *ret_store) == 0 &&
+      lock_exports (d, o, *ret_store) == 0)
     store = open_store (o, backing, &d->identity, *ret_store, &map,
                         ret_created);
   if (store == NULL) {
@@ -370,6 +408,9 @@ open_rest (struct remap_disk *d, const struct remap_options *o,
   d->patrol = patrol_new (d->engine);
   if (d->worker == NULL || d->patrol == NULL || mark_disk (d, created) == -1)
     return -1;
+  for (unsigned i = 0; i < 2; i++)
+    if (d->locks[i])
+      export_lock_warn (d->locks[i]);
   d->is_open = true;
   log_message (LEVEL_INFO, "%s: %llu bytes, sectors of %u, store %s: %llu "
                "remapped, %llu lost, %llu of %llu spares left", o->backing,
@@ -438,6 +479,9 @@ remap_open (const struct remap_options *options)
 int
 remap_start (struct remap_disk *d)
 {
+  for (unsigned i = 0; i < 2; i++)
+    if (d->locks[i])
+      export_lock_note_pid (d->locks[i]);
   if (engine_start (d->engine) == -1)
     return -1;
   return worker_start (d->worker) == 0 ? patrol_start (d->patrol) : -1;
@@ -457,6 +501,8 @@ remap_close (struct remap_disk *d)
   if (d->is_open && engine_flush (d->engine) == 0)
     mark_disk (d, false);
   engine_free (d->engine);
+  for (unsigned i = 0; i < 2; i++)
+    export_lock_release (d->locks[i]);
   free (d->backing);
   free (d);
 }

@@ -512,8 +512,8 @@ store_open_dev (struct dev *dev, const struct store_options *o,
     goto err;
   if (dev->info.kind == DEV_NBD && !is_new && !image.commit.is_clean)
     log_message (LEVEL_WARNING, "store %s was not closed in good order: if "
-                 "another server still has it, stop one of them: NBD has no "
-                 "locks", o->path);
+                 "a server on another machine still has it, stop one of them: "
+                 "NBD has no locks", o->path);
   if (!is_of_later_version (o->path, &image.super) &&
       (is_new || store_check_backing (&image, o) == 0))
     s = open_loaded (dev, o, &image, ret_map);

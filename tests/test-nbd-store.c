@@ -6,12 +6,14 @@
 
 #include <config.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "t_ctl.h"
@@ -129,6 +131,85 @@ test_refused (void)
   t_fault_stop (read_only);
   t_fault_stop (small);
   t_fault_stop (full);
+  t_fault_stop (disk);
+}
+
+/* One server at a time has an export, as its disk or as its store. */
+
+static void
+make_state_directory (void)
+{
+  char *dir = t_str ("%s", REMAP_STATEDIR);
+
+  for (char *p = strchr (dir + 1, '/'); p; p = strchr (p + 1, '/')) {
+    *p = '\0';
+    mkdir (dir, 0755);
+    *p = '/';
+  }
+  mkdir (dir, 0755);
+}
+
+static void
+check_holder (const char *line, const struct t_fault *f, const struct t_server *s)
+{
+  check_line (line, f->uri);
+  check_line (line, t_str ("in use by process %d:", (int) s->pid));
+}
+
+static unsigned
+nr_locks_of_test (void)
+{
+  DIR *dir = opendir (REMAP_STATEDIR);
+  const char *test = t_path ("%s", "");
+  const struct dirent *entry;
+  unsigned nr = 0;
+
+  while (dir && (entry = readdir (dir)) != NULL)
+    nr += strstr (entry->d_name, ".lock") != NULL &&
+      strstr (t_read_file (t_str ("%s/%s", REMAP_STATEDIR, entry->d_name)),
+              test) != NULL;
+  if (dir)
+    closedir (dir);
+  return nr;
+}
+
+static void
+test_second_server (void)
+{
+  struct t_fault *disk = start_disk (), *other = start_disk ();
+  struct t_fault *store = start_export (16 << 20, 0, &any);
+  struct t_fault *spare = start_export (16 << 20, 0, &any);
+  struct t_server *first, *next;
+  unsigned nr_before;
+
+  t_part ("a second server");
+  make_state_directory ();
+  if (access (REMAP_STATEDIR, W_OK) == -1) {
+    t_skip_part ("%s cannot be written", REMAP_STATEDIR);
+    return;
+  }
+  nr_before = nr_locks_of_test ();
+  first = t_server_start ("%s", params_for (disk, store, ""));
+  T_ASSERT (nr_locks_of_test () == nr_before + 2);
+  check_holder (t_server_refusal ("backing=%s spare=%s direct=on", other->uri,
+                                  store->uri), store, first);
+  check_holder (t_server_refusal ("backing=%s spare=%s direct=on", disk->uri,
+                                  spare->uri), disk, first);
+  check_holder (t_server_refusal ("backing=%s spare=%s direct=on", store->uri,
+                                  spare->uri), store, first);
+  check_holder (t_server_refusal ("-r backing=%s spare=%s", disk->uri,
+                                  t_path ("none")), disk, first);
+  expect (first, 0, 8, 1);
+  t_server_kill (first);
+  next = t_server_start ("%s", params_for (disk, store, ""));
+  expect (next, 0, 8, 1);
+  check_holder (t_server_refusal ("backing=%s spare=%s direct=on", other->uri,
+                                  store->uri), store, next);
+  t_server_stop (next);
+  T_ASSERT (nr_locks_of_test () == nr_before);
+  t_fault_stop (spare);
+  t_fault_stop (store);
+  t_fault_stop (other);
   t_fault_stop (disk);
 }
 
@@ -319,6 +400,7 @@ main (void)
       .params = "blocksize-minimum=4096 blocksize-preferred=4096 "
         "blocksize-maximum=64K blocksize-error-policy=error" });
   test_refused ();
+  test_second_server ();
   test_passwords ();
   test_load ();
   test_unreachable ();

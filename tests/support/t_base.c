@@ -74,8 +74,9 @@ janitor_unmount (const char *path)
     waitpid (pid, NULL, 0);
 }
 
-/* Servers note in the state directory which store an NBD export has: those that
- * speak of the directory of this test go with it.
+/* Servers note in the state directory which store an NBD export has, and those
+ * that were killed leave their lock on it there: those that speak of the
+ * directory of this test go with it.
  */
 static void
 janitor_forget_notes (void)
