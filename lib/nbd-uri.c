@@ -235,6 +235,57 @@ print_decoded (FILE *fp, struct part p)
   }
 }
 
+/* To free.  NULL: no memory. */
+static char *
+decoded (struct part p)
+{
+  char *text = NULL;
+  size_t size;
+  FILE *fp = open_memstream (&text, &size);
+
+  if (fp)
+    print_decoded (fp, p);
+  if (fp == NULL || fclose (fp) == EOF) {
+    free (text);
+    return NULL;
+  }
+  return text;
+}
+
+/* The name of a host is the same in any case of its letters. */
+static void
+print_host (FILE *fp, struct part p)
+{
+  CLEANUP_FREE char *name = decoded (p);
+
+  for (char *c = name; c && *c; c++)
+    fputc (*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c, fp);
+}
+
+/* The folder of a socket may have several names, by links: one is the real one,
+ * as far as there is such a folder now.
+ */
+static void
+print_socket (FILE *fp, struct part p)
+{
+  CLEANUP_FREE char *path = decoded (p), *real = NULL;
+  char *end = path ? path + strlen (path) : NULL;
+
+  while (real == NULL && end && end > path) {
+    char *slash = memrchr (path, '/', (size_t) (end - path));
+
+    if (slash == NULL || slash == path)
+      break;
+    *slash = '\0';
+    real = realpath (path, NULL);
+    *slash = '/';
+    end = slash;
+  }
+  if (real)
+    fputs (strcmp (real, "/") == 0 ? "" : real, fp);
+  fputs (real ? end : path ? path : "", fp);
+}
+
 static struct part
 socket_of (const struct uri_parts *parts)
 {
@@ -257,11 +308,11 @@ print_place (FILE *fp, const struct uri_parts *parts)
   if (is_unix || is_vsock)
     fputc ('\0', fp);
   if (is_unix)
-    print_decoded (fp, socket_of (parts));
+    print_socket (fp, socket_of (parts));
   else {
-    print_decoded (fp, parts->host.n > 0 ? parts->host
-                   : is_vsock ? (struct part) { "2", 1 }
-                   : (struct part) { "localhost", 9 });
+    print_host (fp, parts->host.n > 0 ? parts->host
+                : is_vsock ? (struct part) { "2", 1 }
+                : (struct part) { "localhost", 9 });
     fputc ('\0', fp);
     print_decoded (fp, parts->port.n > 0 ? parts->port
                    : (struct part) { "10809", 5 });

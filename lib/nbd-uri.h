@@ -30,8 +30,10 @@ extern int nbd_uri_check_secrets (const char *name);
 extern char *nbd_uri_absolute (const char *uri);
 
 /* What tells the export from others, fit to be a file name:
- * "nbd-HOST-PORT-EXPORT-CHECKSUM".  User and TLS play no part in it.  uri has
- * been made absolute.
+ * "nbd-HOST-PORT-EXPORT-CHECKSUM".  User and TLS play no part in it, nor do
+ * upper and lower case of the host, nor links in the path of the socket's folder.
+ * Names are not looked up: localhost is not 127.0.0.1.  uri has been made
+ * absolute.
  */
 extern void nbd_uri_id (const char *uri, char *ret, size_t size);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -111,12 +112,45 @@ START_TEST (same_place_same_id)
     { "nbd+unix:///x?socket=/s", "nbds+unix:///x?tls-psk-file=/k&socket=%2fs" },
     { "nbd:///x", "nbd://localhost/x" },
     { "nbd+vsock:///", "nbd+vsock://2:10809" },
+    { "nbd://Host.EXAMPLE/X", "nbd://host.example/X" },
+    { "nbd://[FE80::A]", "nbd://[fe80::a]" },
+    { "nbd+unix:///?socket=/tmp/../tmp//s", "nbd+unix:///?socket=/tmp/s" },
+    { "nbd+unix:///?socket=/tmp/..//s", "nbd+unix:///?socket=/s" },
+    { "nbd+unix:///?socket=/tmp/./no%20such/s",
+      "nbd+unix:///?socket=/tmp/no such/s" },
   };
   char *a = id_of (pairs[_i][0]), *b = id_of (pairs[_i][1]);
 
   ck_assert_str_eq (a, b);
   free (a);
   free (b);
+}
+END_TEST
+
+START_TEST (links_do_not_matter)
+{
+  char folder[] = "/tmp/remap-uri.XXXXXX", real[64], link[64], uri[128];
+  char *a, *b;
+
+  ck_assert_ptr_nonnull (mkdtemp (folder));
+  snprintf (real, sizeof real, "%s/real", folder);
+  snprintf (link, sizeof link, "%s/link", folder);
+  ck_assert_int_eq (mkdir (real, 0700), 0);
+  ck_assert_int_eq (symlink ("real", link), 0);
+  snprintf (uri, sizeof uri, "nbd+unix:///x?socket=%s/s", real);
+  a = id_of (uri);
+  snprintf (uri, sizeof uri, "nbd+unix:///x?socket=%s/s", link);
+  b = id_of (uri);
+  ck_assert_str_eq (a, b);
+  free (b);
+  snprintf (uri, sizeof uri, "nbd+unix:///x?socket=%s/t", link);
+  b = id_of (uri);
+  ck_assert_str_ne (a, b);
+  free (b);
+  free (a);
+  ck_assert_int_eq (unlink (link), 0);
+  ck_assert_int_eq (rmdir (real), 0);
+  ck_assert_int_eq (rmdir (folder), 0);
 }
 END_TEST
 
@@ -173,7 +207,8 @@ main (void)
   tcase_add_loop_test (tcase, paths_become_absolute, 0,
                        sizeof paths / sizeof paths[0]);
   tcase_add_loop_test (tcase, wrong_ones_are_refused, 0, 7);
-  tcase_add_loop_test (tcase, same_place_same_id, 0, 6);
+  tcase_add_loop_test (tcase, same_place_same_id, 0, 11);
+  tcase_add_test (tcase, links_do_not_matter);
   tcase_add_test (tcase, other_place_other_id);
   tcase_add_test (tcase, ids_are_file_names);
   suite_add_tcase (suite, tcase);
