@@ -55,9 +55,10 @@ breaker_note_probe (struct breaker *b, enum breaker_op op,
   enum breaker_state state = next_state (b->state, op, answer);
 
   if (answer >= BREAKER_ANSWERS_READ)
-    b->answered_ns[BREAKER_READ] = began_ns;
+    b->answered_ns[BREAKER_READ] = MAX (b->answered_ns[BREAKER_READ], began_ns);
   if (answer >= BREAKER_ANSWERS_WRITE)
-    b->answered_ns[BREAKER_WRITE] = began_ns;
+    b->answered_ns[BREAKER_WRITE] = MAX (b->answered_ns[BREAKER_WRITE],
+                                         began_ns);
   b->probed_ns = now_ns;
   if (b->state == BREAKER_CLOSED)
     b->since_ns = now_ns;
@@ -100,9 +101,9 @@ breaker_probe_op (const struct breaker *b)
 }
 
 void
-breaker_look_again (struct breaker *b, uint64_t from_ns, uint64_t now_ns)
+breaker_look_again (struct breaker *b, uint64_t from_ns, uint64_t look_ns)
 {
-  order_look (b, from_ns, now_ns + BREAKER_QUIET_NS);
+  order_look (b, from_ns, look_ns);
 }
 
 uint64_t

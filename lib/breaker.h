@@ -99,9 +99,9 @@ extern uint64_t breaker_look_due (const struct breaker *b);
 /* What the probe that is due has to try. */
 extern enum breaker_op breaker_probe_op (const struct breaker *b);
 
-/* It could not be taken to its end: again, later. */
+/* It could not be taken to its end: again, at look_ns. */
 extern void breaker_look_again (struct breaker *b, uint64_t from_ns,
-                                uint64_t now_ns);
+                                uint64_t look_ns);
 
 /* The second look is being taken: returns from when on what was lost is
  * doubtful.

@@ -189,6 +189,9 @@ part_in_run (const struct engine *e, const struct sector_run *run,
   return (size_t) MIN ((uint64_t) count, end - offset);
 }
 
+static int read_mixed (struct engine *e, uint8_t *buf, size_t count,
+                       uint64_t offset);
+
 static int
 read_backing (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
 {
@@ -196,7 +199,11 @@ read_backing (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
 
   if (dev_pread (e->backing, buf, count, offset, 0) == 0) {
     evidence_note_good (e->evidence, s.lba);
-    return 0;
+    if (evidence_state (e->evidence) == BREAKER_OPEN)
+      evidence_note_answer (e, BREAKER_READ);
+    /* What was moved meanwhile may have been torn before. */
+    return map_is_clean (e->map, s.lba, s.nr_sectors) ? 0
+      : read_mixed (e, buf, count, offset);
   }
   if (!engine_is_medium_error (e, EVENT_READ_ERROR, s.lba, s.nr_sectors))
     return -1;
@@ -420,8 +427,11 @@ write_clean (struct engine *e, lba_t lba, uint64_t nr_sectors,
   err = errno;
   ranges_leave (e->ranges, slot);
   errno = err;
-  if (r == 0)
+  if (r == 0) {
     evidence_note_good (e->evidence, lba);
+    if (evidence_state (e->evidence) != BREAKER_CLOSED)
+      evidence_note_answer (e, BREAKER_WRITE);
+  }
   if (r != -1)
     return r;
   if (!engine_is_medium_error (e, EVENT_WRITE_ERROR, lba, nr_sectors))

@@ -18,6 +18,8 @@
  * may need half a minute for each.
  */
 #define TRIES_MIN 4
+#define HARM_MAX 2              /* places that a probe for a request may hurt */
+#define REST_MAX 64             /* patrol: every so many probes at least */
 #define TRIES_NS UINT64_C (5000000000)
 
 /* The probes stay away from the failure so far, if the disk is large enough. */
@@ -51,6 +53,7 @@ evidence_free (struct evidence *v)
   if (v == NULL)
     return;
   losses_free (&v->losses);
+  free (v->scratch_data);
   pthread_cond_destroy (&v->has_news);
   pthread_cond_destroy (&v->changed);
   lock_destroy (&v->lock);
@@ -81,6 +84,7 @@ struct probe {
   unsigned nr_zero;             /* places that were left out: zeroes */
   bool takes_zeroes;            /* write these back, and nothing else */
   bool can_read;
+  unsigned nr_harmed;           /* places */
   bool is_over;                 /* it did harm: try nothing more */
   int err;
 };
@@ -131,13 +135,25 @@ read_place (struct engine *e, lba_t unit, uint8_t *buf)
 static void
 rescue_place (struct engine *e, lba_t unit, struct probe *p)
 {
-  if (!dev_error_is_medium (errno) ||
-      (read_place (e, unit, p->buf[1]) == 0 &&
-       memcmp (p->buf[0], p->buf[1], unit_bytes (e)) == 0))
+  struct evidence *v = e->evidence;
+
+  if (!dev_error_is_medium (errno))
     return;
-  if (place_rescue (e, unit, e->unit_sectors, p->buf[0]) == 0)
-    e->evidence->scratch = unit.n;
+  if (read_place (e, unit, p->buf[1]) == 0
+      ? memcmp (p->buf[0], p->buf[1], unit_bytes (e)) == 0
+      : !dev_error_is_medium (errno))
+    return;
   p->is_over = true;
+  if (place_rescue (e, unit, e->unit_sectors, p->buf[0]) == -1)
+    return;
+  p->is_over = p->scope == NULL || ++p->nr_harmed >= HARM_MAX;
+  v->scratch = UINT64_MAX;
+  if (v->scratch_data == NULL)
+    v->scratch_data = malloc (unit_bytes (e));
+  if (v->scratch_data) {
+    memcpy (v->scratch_data, p->buf[0], unit_bytes (e));
+    v->scratch = unit.n;
+  }
 }
 
 static bool
@@ -315,8 +331,8 @@ try_places (struct engine *e, struct probe *p)
     (p->nr_tries == 0 && try_unknown (e, p, true));
 }
 
-/* A place that was hurt by a write-back has its data in spares: whatever is
- * written there does no more harm.
+/* A place that was hurt by a write-back has its data in spares: writing that there
+ * again does no more harm.
  */
 static bool
 try_scratch (struct engine *e, struct probe *p)
@@ -333,11 +349,9 @@ try_scratch (struct engine *e, struct probe *p)
     map_next (e->map, (lba_t) { unit.n + i }, e->unit_sectors - i, &run);
     if (run.state == SECTOR_CLEAN)
       break;
-    if (i + run.nr_sectors == e->unit_sectors) {
-      memset (p->buf[0], 0, unit_bytes (e));
-      r = dev_pwrite (e->backing, p->buf[0], unit_bytes (e),
+    if (i + run.nr_sectors == e->unit_sectors)
+      r = dev_pwrite (e->backing, e->evidence->scratch_data, unit_bytes (e),
                       lba_to_bytes (e, unit), 0) == 0;
-    }
   }
   ranges_unlock_tried (e->ranges, &lock);
   return r;
@@ -352,7 +366,7 @@ is_rest_due (struct evidence *v, const struct probe *p)
   if (v->scratch == UINT64_MAX || p->scope)
     return true;
   v->nr_scratch_failures++;
-  return (n & (n - 1)) == 0;
+  return (n & (n - 1)) == 0 || n % REST_MAX == 0;
 }
 
 /* Where there is no place to try, nothing speaks for or against the disk. */
@@ -435,6 +449,8 @@ probe_locked (struct engine *e, struct probe *p)
   p->number = v->nr_probes++;
   lock_release (&v->lock);
   answer = ask_disk (e, p);
+  if (answer == BREAKER_ANSWERS_WRITE)
+    v->nr_scratch_failures = 0;
   now_ns = evidence_now ();
   lock_acquire (&v->lock);
   for_ns = now_ns - v->breaker.since_ns;
@@ -450,6 +466,31 @@ probe_locked (struct engine *e, struct probe *p)
   lock_release (&v->lock);
   tell (e, before, state, for_ns);
   lock_acquire (&v->lock);
+}
+
+/* It has begun who knows when: that closes the breaker, but proves no error. */
+void
+evidence_note_answer (struct engine *e, enum breaker_op op)
+{
+  struct evidence *v = e->evidence;
+  enum breaker_state before, state;
+  uint64_t now_ns = evidence_now (), for_ns;
+
+  {
+    LOCK_FOR_SCOPE (&v->lock);
+    before = v->breaker.state;
+    if (v->is_probing || before == BREAKER_CLOSED)
+      return;
+    for_ns = now_ns - v->breaker.since_ns;
+    breaker_note_probe (&v->breaker, op, op == BREAKER_WRITE
+                        ? BREAKER_ANSWERS_WRITE : BREAKER_ANSWERS_READ, 0,
+                        now_ns);
+    state = v->breaker.state;
+    atomic_store (&v->state, (int) state);
+    wake_patrol_locked (v);
+  }
+  if (state != before)
+    tell (e, before, state, for_ns);
 }
 
 static int
@@ -523,7 +564,8 @@ evidence_note_lost (struct evidence *v, lba_t lba, spare_t slot,
 
   LOCK_FOR_SCOPE (&v->lock);
   due_ns = breaker_look_due (&v->breaker);
-  if (due_ns == BREAKER_NEVER && now_ns > BREAKER_DOUBT_NS)
+  if (due_ns == BREAKER_NEVER && v->breaker.state != BREAKER_OPEN &&
+      !v->is_looking && now_ns > BREAKER_DOUBT_NS)
     losses_expire (&v->losses, now_ns - BREAKER_DOUBT_NS);
   losses_add (&v->losses, &loss);
   breaker_note_lost (&v->breaker, nr_sectors, now_ns);
@@ -539,13 +581,15 @@ evidence_take_loss (struct evidence *v, uint64_t since_ns, struct loss *ret)
 }
 
 void
-evidence_give_loss (struct evidence *v, struct loss loss, uint64_t since_ns)
+evidence_give_loss (struct evidence *v, struct loss loss, uint64_t since_ns,
+                    unsigned pause_s)
 {
   loss.when_ns = evidence_now ();
 
   LOCK_FOR_SCOPE (&v->lock);
   losses_add (&v->losses, &loss);
-  breaker_look_again (&v->breaker, since_ns, loss.when_ns);
+  breaker_look_again (&v->breaker, since_ns,
+                      loss.when_ns + pause_s * UINT64_C (1000000000));
 }
 
 /* Work for patrol. */
@@ -557,13 +601,14 @@ evidence_get_work (struct evidence *v, uint64_t now_ns, uint64_t *ret_since_ns,
   uint64_t probe_ns, look_ns;
 
   LOCK_FOR_SCOPE (&v->lock);
-  v->is_news = false;
+  v->is_news = v->is_looking = false;
   probe_ns = breaker_probe_due (&v->breaker);
   look_ns = breaker_look_due (&v->breaker);
   if (probe_ns <= now_ns)
     return EVIDENCE_PROBE;
   if (look_ns <= now_ns) {
     *ret_since_ns = breaker_take_look (&v->breaker);
+    v->is_looking = true;
     return EVIDENCE_LOOK;
   }
   *ret_due_ns = MIN (probe_ns, look_ns);

@@ -49,11 +49,13 @@ struct evidence {
   struct breaker breaker;
   struct losses losses;
   bool is_probing, is_news, is_stopped;
+  bool is_looking;              /* a second look is being taken */
   int err;                      /* of the last probe that failed */
   uint64_t nr_probes;
   /* Of whoever is probing: */
   uint64_t scratch;             /* a unit that a write-back has hurt, and that
                                    lives in spares now; UINT64_MAX: none */
+  uint8_t *scratch_data;        /* what it held */
   unsigned nr_scratch_failures;
 };
 
@@ -90,6 +92,9 @@ evidence_refuses (const struct evidence *v, enum breaker_op op)
   return state == BREAKER_OPEN ||
     (state == BREAKER_READ_ONLY && op == BREAKER_WRITE);
 }
+
+/* A client's request was answered while the breaker was not closed. */
+extern void evidence_note_answer (struct engine *e, enum breaker_op op);
 
 /* The request that has failed: no probe touches its sectors, which may be bad as
  * well, but for a place that it found good just now.
@@ -130,9 +135,9 @@ extern void evidence_probe (struct engine *e);
 extern bool evidence_take_loss (struct evidence *v, uint64_t since_ns,
                                 struct loss *ret);
 
-/* It could not be looked at: later, then, with all since since_ns. */
+/* It could not be looked at: after a pause, then, with all since since_ns. */
 extern void evidence_give_loss (struct evidence *v, struct loss loss,
-                                uint64_t since_ns);
+                                uint64_t since_ns, unsigned pause_s);
 
 /* Wait until then, or until there is other work.  false: it is to end. */
 extern bool evidence_wait (struct evidence *v, uint64_t due_ns);

@@ -21,11 +21,11 @@ struct patrol {
   pthread_t thread;
   bool started;
   atomic_bool stopping;
-  unsigned nr_again;            /* looks in a row that came to no end */
+  unsigned pause_s;             /* until the next look, after one that came to
+                                   no end */
 };
 
-/* After so many the rest stays lost. */
-#define AGAIN_MAX 100
+#define PAUSE_MAX_S 64
 
 struct patrol *
 patrol_new (struct engine *e)
@@ -42,7 +42,7 @@ patrol_new (struct engine *e)
 
 /* The second look. */
 
-/* Are these sectors still lost, in those slots? */
+/* Is one of these sectors still lost, in its slot? */
 static bool
 is_still_lost (struct engine *e, const struct loss *loss)
 {
@@ -52,10 +52,10 @@ is_still_lost (struct engine *e, const struct loss *loss)
        done += (uint32_t) run.nr_sectors) {
     map_next (e->map, (lba_t) { loss->lba.n + done }, loss->nr_sectors - done,
               &run);
-    if (run.state != SECTOR_LOST || run.spare.n != loss->slot.n + done)
-      return false;
+    if (run.state == SECTOR_LOST && run.spare.n == loss->slot.n + done)
+      return true;
   }
-  return true;
+  return false;
 }
 
 enum look { LOOK_GOOD, LOOK_BAD, LOOK_NO_ANSWER };
@@ -155,14 +155,13 @@ take_second_look (struct patrol *p, uint64_t since_ns)
     uint32_t done = look_at_units (p, &loss, buf);
 
     if (done == loss.nr_sectors) {
-      p->nr_again = 0;
+      p->pause_s = 0;
       continue;
     }
-    if (++p->nr_again > AGAIN_MAX)
-      continue;
+    p->pause_s = MIN (MAX (2 * p->pause_s, 1u), (unsigned) PAUSE_MAX_S);
     evidence_give_loss (e->evidence,
                         part_of (&loss, done, loss.nr_sectors - done),
-                        since_ns);
+                        since_ns, p->pause_s);
     break;
   }
 }

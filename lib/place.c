@@ -239,10 +239,13 @@ place_lost (struct engine *e, lba_t lba, uint64_t nr_sectors, int err)
                e->backing->info.name, errno_text (err));
   engine_post (e, EVENT_LOST, lba, nr_sectors, err);
   if (place (e, lba, nr_sectors, NULL, CAUSE_READ_ERROR, STORE_FOR_NEW) == -1) {
+    int err_of_place = errno;
+
     log_limited (LEVEL_WARNING, "sector %llu is not recorded as lost: %s",
                  (unsigned long long) lba.n, last_error_text ());
-    block_sectors (e, &(struct sector_run) { .lba = lba,
-                                             .nr_sectors = nr_sectors });
+    if (err_of_place != ESHUTDOWN)      /* else it may be tried again */
+      block_sectors (e, &(struct sector_run) { .lba = lba,
+                                               .nr_sectors = nr_sectors });
   }
   note_lost (e, lba, nr_sectors);
 }
@@ -417,7 +420,7 @@ forget_each_locked (struct engine *e, const struct sector_run *lost)
       .spare = { lost->spare.n + i },
     };
 
-    if (forget_locked (e, &one) == -1) {
+    if (forget_locked (e, &one) == -1 && (err == 0 || err == EBADF)) {
       r = -1;
       err = errno;
     }
@@ -434,7 +437,7 @@ place_forget (struct engine *e, lba_t lba, spare_t slot, uint32_t nr_sectors)
   int r = 0;
 
   ranges_lock (e->ranges, &lock, lba, nr_sectors);
-  for (uint32_t done = 0; r == 0 && done < nr_sectors;
+  for (uint32_t done = 0; (r == 0 || errno == EBADF) && done < nr_sectors;
        done += (uint32_t) run.nr_sectors) {
     map_next (e->map, (lba_t) { lba.n + done }, nr_sectors - done, &run);
     if (run.state == SECTOR_LOST && run.spare.n == slot.n + done)
