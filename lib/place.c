@@ -85,6 +85,14 @@ block_sectors (struct engine *e, const struct sector_run *wanted)
   }
 }
 
+/* The record of a run was not made (err), and nothing of it is on disk. */
+static bool
+is_surely_not_recorded (const struct engine *e, const struct sector_run *run,
+                        int err)
+{
+  return err == ESHUTDOWN && !store_is_in_doubt (e->store, run->spare);
+}
+
 int
 place_commit (struct engine *e, const struct sector_run *run,
             enum sector_cause cause, const uint8_t *buf)
@@ -95,7 +103,7 @@ place_commit (struct engine *e, const struct sector_run *run,
   if (store_record (e->store, run, cause, buf) == -1) {
     int err = errno;
 
-    if (err != ESHUTDOWN)
+    if (!is_surely_not_recorded (e, run, err))
       block_sectors (e, run);
     errno = err;
     return -1;
@@ -158,7 +166,7 @@ place_commit_taken (struct engine *e, const struct sector_run *run,
 {
   int r = place_commit (e, run, cause, buf), err = errno;
 
-  if (r == -1 && err == ESHUTDOWN)
+  if (r == -1 && is_surely_not_recorded (e, run, err))
     store_untake (e->store, run->spare, (uint32_t) run->nr_sectors);
   else
     store_settle (e->store, (uint32_t) run->nr_sectors);

@@ -53,6 +53,7 @@ struct store {
   _Atomic uint64_t seq_recorded;        /* all up to here are written */
   _Atomic uint64_t seq_durable;         /* all up to here are durable */
   _Atomic bool failed, flush_failed;
+  struct slot_range in_doubt;   /* whose record made it fail: constant then */
   _Atomic bool has_new_stale;   /* stale blocks not durably noted as such */
   _Atomic bool has_suspects;    /* a failed flush came while slots were in
                                    hand: their data may be lost */

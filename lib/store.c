@@ -297,15 +297,23 @@ record_locked (struct store *s, spare_t first, uint32_t nr,
   if (store_write_entries (s, first, nr, e) == -1) {
     int err = errno;
 
+    s->in_doubt = (struct slot_range) { first, nr };
     atomic_store (&s->failed, true);            /* S6 */
     log_message (LEVEL_ERROR, "store %s: a record cannot be written (%s): no "
                  "sector can be remapped until a restart", s->path,
                  errno_text (err));
-    return set_error (EIO, "store %s: a record cannot be written: %s",
-                      s->path, errno_text (err));
+    return set_error (err == ESHUTDOWN ? err : EIO, "store %s: a record cannot "
+                      "be written: %s", s->path, errno_text (err));
   }
   atomic_store (&s->seq_recorded, seq);
   return 0;
+}
+
+bool
+store_is_in_doubt (const struct store *s, spare_t slot)
+{
+  return atomic_load (&s->failed) && slot.n - s->in_doubt.first.n
+    < s->in_doubt.nr;
 }
 
 static enum entry_state

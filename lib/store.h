@@ -14,8 +14,9 @@
  *                that cannot be done, every later one fails, until the store
  *                is opened again: it may be gone for ever.
  *             S6 A record that may or may not be on disk makes the store
- *                FAILED: it takes no further records.  (An NBD server that
- *                cannot be reached is sent none: ESHUTDOWN leaves no doubt.)
+ *                FAILED: it takes no further records, so that it is the only
+ *                one.  (An NBD server that cannot be reached is sent none: only
+ *                one that goes away halfway leaves a doubt.)
  * Locking:    commit mutex (rank 20) around writing records; flush mutex (25)
  *             for who flushes; slots are given out under the map mutex (30),
  *             which the store owns.
@@ -111,10 +112,15 @@ extern int store_write (struct store *s, spare_t first, uint32_t nr,
 
 /* Record sectors: run says which, their state and slots.  buf holds the data
  * that is in the slots (SECTOR_REMAPPED), else NULL.  On failure nothing is
- * recorded, or the store is FAILED (S6); ESHUTDOWN: nothing.  At most STORE_RECORD_MAX sectors.
+ * recorded, or the store is FAILED (S6) and the slots are in doubt.  Errors:
+ * ESHUTDOWN an NBD server cannot be reached, in doubt or not; others.  At most
+ * STORE_RECORD_MAX sectors.
  */
 extern int store_record (struct store *s, const struct sector_run *run,
                          enum sector_cause cause, const void *buf);
+
+/* May the record of this slot, which could not be made, be on disk or not? */
+extern bool store_is_in_doubt (const struct store *s, spare_t slot);
 
 /* Let nr slots stand in for no sector any more: durably on return.  They are
  * the only ones that ever had a record for theirs, which were called lost while

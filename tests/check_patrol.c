@@ -962,6 +962,32 @@ START_TEST (unreachable_store_costs_no_slots)
 }
 END_TEST
 
+/* One that goes away in the middle of a record may have it: the sector is not
+ * written in place any more, and nobody else gets its slot.
+ */
+START_TEST (store_goes_away_halfway)
+{
+  begin ();
+  rig.engine->store->dev->keeps_unflushed = true;
+  dev_fault_spoil (rig.backing, AT, 2, DEV_FAULT_BAD_WRITE, 0, 0);
+  dev_fault_fail_calls (rig.store, DEV_FAULT_PWRITE, 2 + (unsigned) _i, true,
+                        ESHUTDOWN);
+  ck_assert_int_eq (fault_rig_write (&rig, AT, 1, 5, 0), -1);
+  ck_assert_int_eq (errno, ESHUTDOWN);
+  dev_fault_heal_calls (rig.store);
+  ck_assert_int_eq (fault_rig_state (&rig, AT), SECTOR_LOST);
+  dev_fault_mend (rig.backing, AT, 1);
+  ck_assert_int_eq (fault_rig_write (&rig, AT, 1, 6, 0), -1);
+  ck_assert_int_eq (fault_rig_write (&rig, AT + 1, 1, 6, 0), -1);
+  ck_assert_int_eq (errno, EIO);
+  patrol_free (patrol);
+  fault_rig_kill (&rig);
+  open_rig ();
+  ck_assert_int_eq (fault_rig_read (&rig, AT, 1, _i == 0 ? 0 : 5), 0);
+  end ();
+}
+END_TEST
+
 /* on-lost=zero: a physical sector whose spares are no neighbours. */
 START_TEST (zeroes_over_scattered_spares)
 {
@@ -1040,6 +1066,7 @@ main (void)
 
   tc = add_case (suite, "others");
   tcase_add_test (tc, unreachable_store_costs_no_slots);
+  tcase_add_loop_test (tc, store_goes_away_halfway, 0, 2);
   tcase_add_test (tc, zeroes_over_scattered_spares);
 
   runner = srunner_create (suite);

@@ -14,7 +14,7 @@
 #include "dev-fault.h"
 #include "error.h"
 #include "log.h"
-#include "store.h"
+#include "store-internal.h"
 #include "store-load.h"
 
 #define NR_SECTORS 16384        /* of the backing */
@@ -1396,6 +1396,40 @@ START_TEST (failed_record_stops_the_store)
 }
 END_TEST
 
+/* S6.  The store's server goes away before a record, or halfway. */
+START_TEST (unreachable_store_may_be_in_doubt)
+{
+  spare_t slot, other;
+
+  begin_small ();
+  open_store ();
+  store->dev->keeps_unflushed = true;
+  put (1, 1, SECTOR_REMAPPED, 1);
+  ck_assert_int_eq (take (1, STORE_FOR_NEW, &slot), 1);
+  ck_assert_int_eq (take (1, STORE_FOR_NEW, &other), 1);
+  dev_fault_fail_calls (disk, DEV_FAULT_PREAD, 1, false, ESHUTDOWN);
+  ck_assert_int_eq (try_record (1, 1, slot, SECTOR_REMAPPED, 2), -1);
+  ck_assert_int_eq (errno, ESHUTDOWN);
+  ck_assert (!store_is_in_doubt (store, slot));
+  ck_assert (!get_status ().store_failed);
+  dev_fault_fail_calls (disk, DEV_FAULT_PWRITE, 2 + (unsigned) _i, false,
+                        ESHUTDOWN);
+  ck_assert_int_eq (try_record (1, 1, slot, SECTOR_REMAPPED, 2), -1);
+  ck_assert_int_eq (errno, ESHUTDOWN);
+  ck_assert (store_is_in_doubt (store, slot));
+  ck_assert (!store_is_in_doubt (store, other));
+  ck_assert (get_status ().store_failed);
+  ck_assert_int_eq (try_record (2, 1, other, SECTOR_LOST, 2), -1);
+  ck_assert_int_eq (errno, EIO);
+  ck_assert (!store_is_in_doubt (store, other));
+  kill_store ();
+  open_store ();
+  expect_data (1, _i == 0 ? 1 : 2);
+  expect_state (2, SECTOR_CLEAN);
+  end ();
+}
+END_TEST
+
 START_TEST (failing_device_while_opening)
 {
   unsigned nr_failed = 0;
@@ -1675,6 +1709,7 @@ add_durability (Suite *suite)
   tcase_add_test (tc, failed_flush_is_not_forgotten);
   tcase_add_test (tc, failed_flush_frees_nothing);
   tcase_add_loop_test (tc, failed_record_stops_the_store, 0, 2);
+  tcase_add_loop_test (tc, unreachable_store_may_be_in_doubt, 0, 2);
   tcase_add_test (tc, failing_device_while_opening);
 
   tc = add_case (suite, "threads");

@@ -390,6 +390,66 @@ test_unreachable (void)
   t_fault_stop (disk);
 }
 
+/* It goes away when one copy of a record is written, and the other is not. */
+
+static void *
+put_halfway (void *arg)
+{
+  struct nbd_handle *h = t_nbd_connect (arg);
+
+  T_ERRNO (t_nbd_put (h, BAD + 100, 8, 2), ESHUTDOWN);
+  t_nbd_close (h);
+  return NULL;
+}
+
+static bool
+is_writing (void *store)
+{
+  return t_fault_requests (store, "d") > 0;
+}
+
+static void
+test_halfway (void)
+{
+  struct t_fault *disk = start_disk ();
+  struct t_fault *store = start_export (16 << 20, 0, &any);
+  char *params = params_for (disk, store, "timeout=1");
+  struct t_server *s = t_server_start ("%s", params);
+  struct nbd_handle *h = t_nbd_connect (s);
+  pthread_t thread;
+
+  t_part ("in the middle of a record");
+  T_OK (t_nbd_put (h, BAD, 8, 2));
+  t_fault_mark (store);
+  t_fault_set (store, "write 2048-32767 delay-ms=100000 errno=0");
+  T_ASSERT (pthread_create (&thread, NULL, put_halfway, s) == 0);
+  t_wait_until (is_writing, store, 20000, "the second copy to be written");
+  t_fault_kill (store);
+  pthread_join (thread, NULL);
+  t_fault_set (store, "%s", "");
+  t_fault_restart (store);
+  T_ASSERT (t_server_has_said (s, "until a restart"));
+  t_wait_until (flushes, h, 20000, "a flush to succeed");
+  T_ERRNO (t_nbd_touch (h, BAD + 100, 8), EIO);
+  T_ERRNO (t_nbd_put (h, BAD + 200, 8, 2), EIO);
+  T_OK (t_nbd_put (h, 100, 8, 2));
+  t_nbd_expect (h, BAD, 8, 2);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_server_restart (s);
+  h = t_nbd_connect (s);
+  t_nbd_expect (h, BAD, 8, 2);
+  t_nbd_expect (h, BAD + 100, 8, 2);
+  t_nbd_expect (h, BAD + 200, 8, 1);
+  T_OK (t_nbd_put (h, BAD + 200, 8, 3));
+  t_nbd_expect (h, BAD + 200, 8, 3);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_ctl_check (store->uri);
+  t_fault_stop (store);
+  t_fault_stop (disk);
+}
+
 int
 main (void)
 {
@@ -404,5 +464,6 @@ main (void)
   test_passwords ();
   test_load ();
   test_unreachable ();
+  test_halfway ();
   return t_end ();
 }
