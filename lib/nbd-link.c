@@ -40,7 +40,12 @@
                                    others waited for is over */
 #define TICK_NS NS_PER_S        /* look after the connection so often */
 
-enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_REPLAYING, LINK_UP };
+#define FAREWELL_NS (NS_PER_S / 2)      /* after ESHUTDOWN it closes, or stays */
+#define SLICE_NS (NS_PER_S / 20)
+
+enum link_state {
+  LINK_DOWN, LINK_CONNECTING, LINK_REPLAYING, LINK_UP, LINK_ENDING,
+};
 
 struct connection {
   struct nbd_handle *h;         /* NULL: none */
@@ -49,6 +54,7 @@ struct connection {
   unsigned polled;              /* directions it polls for */
   struct nbd_request *requests; /* under way */
   unsigned nr_requests;
+  uint64_t life;                /* another one after each closing */
 };
 
 struct nbd_link {
@@ -72,6 +78,7 @@ struct nbd_link {
                                    changed */
   uint64_t give_up_ns;          /* requests that wait fail then */
   uint64_t next_attempt_ns, attempt_end_ns, down_since_ns;
+  uint64_t ending_end_ns;
   unsigned pause_ms;
   struct nbd_link_counts counts;
   struct replay replay;
@@ -119,8 +126,24 @@ close_connection (struct connection *c)
   nbd_close (c->h);
   c->h = NULL;
   c->driver = NULL;
+  c->life++;
   if (write (c->wake, &one, sizeof one) != sizeof one)
     assert (errno == EAGAIN);   /* it is awake as it is */
+}
+
+/* With all that is under way on it (K1). */
+static void
+give_up_connection (struct connection *c)
+{
+  close_connection (c);
+  while (c->requests) {
+    struct nbd_request *r = c->requests;
+
+    c->requests = r->next;
+    r->is_done = r->is_broken = true;
+    pthread_cond_signal (&r->changed);
+  }
+  c->nr_requests = 0;
 }
 
 /* The next attempt comes after a pause, longer than the one before. */
@@ -131,39 +154,67 @@ put_off_locked (struct nbd_link *link)
   link->pause_ms = MIN (2 * link->pause_ms, (unsigned) PAUSE_MAX_MS);
 }
 
-/* K2. */
+/* A link that was up is not any more. */
 static void
-break_locked (struct nbd_link *link, const char *why, bool is_silent)
+note_break_locked (struct nbd_link *link, const char *why, bool is_silent)
 {
   const uint64_t now = now_ns (), silence = is_silent ? link->silence_ns : 0;
 
-  if (link->state == LINK_UP) {
-    link->counts.nr_breaks++;
-    link->down_since_ns = now;
-    link->give_up_ns = now + link->timeout_ns - MIN (silence, link->timeout_ns);
-    link->next_attempt_ns = now;
-    if (!link->is_proved)
-      put_off_locked (link);
-    link->is_loss_told = false;
-    link->has_lost |= link->has_forgotten;
-    link->has_forgotten = false;
-  }
+  link->counts.nr_breaks++;
+  link->down_since_ns = now;
+  link->give_up_ns = now + link->timeout_ns - MIN (silence, link->timeout_ns);
+  link->next_attempt_ns = now;
+  if (!link->is_proved)
+    put_off_locked (link);
+  link->is_loss_told = false;
+  link->has_lost |= link->has_forgotten;
+  link->has_forgotten = false;
   snprintf (link->why, sizeof link->why, "%s", why);
+}
+
+static void
+break_locked (struct nbd_link *link, const char *why, bool is_silent)
+{
+  if (link->state == LINK_UP)
+    note_break_locked (link, why, is_silent);
+  else if (link->state != LINK_ENDING)
+    snprintf (link->why, sizeof link->why, "%s", why);
   link->state = LINK_DOWN;
   link->generation++;
-  for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
-    struct connection *c = &link->connections[i];
+  for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
+    give_up_connection (&link->connections[i]);
+  pthread_cond_broadcast (&link->state_changed);
+}
 
-    close_connection (c);
-    while (c->requests) {
-      struct nbd_request *r = c->requests;
+static bool
+is_idle_locked (const struct nbd_link *link)
+{
+  for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
+    if (link->connections[i].requests)
+      return false;
+  return true;
+}
 
-      c->requests = r->next;
-      r->is_done = r->is_broken = true;         /* K1 */
-      pthread_cond_signal (&r->changed);
-    }
-    c->nr_requests = 0;
+/* One connection has broken.  What is under way on others is waited for: were it
+ * thrown away and sent again, the server might carry out the first one still,
+ * behind a newer write (K2).
+ */
+static void
+lose_locked (struct nbd_link *link, struct connection *c, const char *why,
+             bool is_silent)
+{
+  if (link->state != LINK_UP && link->state != LINK_ENDING) {
+    break_locked (link, why, is_silent);
+    return;
   }
+  if (link->state == LINK_UP) {
+    note_break_locked (link, why, is_silent);
+    link->state = LINK_ENDING;
+    link->ending_end_ns = now_ns () + link->timeout_ns / 2;
+  }
+  give_up_connection (c);
+  if (is_idle_locked (link))
+    break_locked (link, why, is_silent);
   pthread_cond_broadcast (&link->state_changed);
 }
 
@@ -175,6 +226,8 @@ finish_locked (struct nbd_link *link, struct nbd_request *r)
 
   r->is_done = true;
   pthread_cond_signal (&r->changed);
+  if (link->state == LINK_ENDING)
+    pthread_cond_broadcast (&link->state_changed);
   if (r->err != 0)
     return;
   link->is_proved = true;
@@ -190,16 +243,16 @@ finish_locked (struct nbd_link *link, struct nbd_request *r)
 }
 
 /* Errors that the server has no number for: they come from libnbd, which had to
- * say something; and the farewell of a server that is being stopped.
+ * say something.
  */
 static bool
 is_of_link (int err)
 {
-  return err == ENOTCONN || err == EPROTO || err == ESHUTDOWN;
+  return err == ENOTCONN || err == EPROTO;
 }
 
-/* Take what has been answered off the connection.  Is the link still up? */
-static bool
+/* Take what has been answered off the connection. */
+static void
 take_answers_locked (struct nbd_link *link, struct connection *c)
 {
   struct nbd_request **p = &c->requests;
@@ -217,15 +270,13 @@ take_answers_locked (struct nbd_link *link, struct connection *c)
      */
     completed = nbd_aio_command_completed (c->h, (uint64_t) r->cookie);
     if (is_of_link (r->err) || (completed != 1 && r->err == 0)) {
-      break_locked (link, r->err == ESHUTDOWN ? "the server is shutting down"
-                    : "an answer that makes no sense", false);
-      return false;
+      lose_locked (link, c, "an answer that makes no sense", false);
+      return;
     }
     *p = r->next;
     c->nr_requests--;
     finish_locked (link, r);
   }
-  return true;
 }
 
 /* After every call to libnbd.  Answers that came with the end of the connection
@@ -237,10 +288,10 @@ settle_locked (struct nbd_link *link, struct connection *c)
   const int err = nbd_get_errno ();
 
   if (nbd_aio_is_closed (c->h))
-    break_locked (link, "the server has closed it", false);
+    lose_locked (link, c, "the server has closed it", false);
   else if (nbd_aio_is_dead (c->h))
-    break_locked (link, libnbd_error (), err == ETIMEDOUT ||
-                  err == EHOSTUNREACH || err == ENETUNREACH);
+    lose_locked (link, c, libnbd_error (), err == ETIMEDOUT ||
+                 err == EHOSTUNREACH || err == ENETUNREACH);
   else
     take_answers_locked (link, c);
 }
@@ -303,7 +354,7 @@ static void
 drive_locked (struct nbd_link *link, struct connection *c, const void *me,
               uint64_t until_ns)
 {
-  const uint64_t generation = link->generation, now = now_ns ();
+  const uint64_t life = c->life, now = now_ns ();
   const int fd = nbd_aio_get_fd (c->h);
   struct pollfd fds[2] = {
     { .fd = fd, .events = poll_events (nbd_aio_get_direction (c->h)) },
@@ -317,18 +368,18 @@ drive_locked (struct nbd_link *link, struct connection *c, const void *me,
   lock_release (&link->lock);
   r = poll (fds, 2, (int) ((wait_ns + NS_PER_MS - 1) / NS_PER_MS));
   lock_acquire (&link->lock);
-  if (link->generation != generation)
+  if (c->life != life)
     return;                     /* it is another connection now */
   c->driver = NULL;
   if (r > 0 && fds[1].revents && read (c->wake, &nr, sizeof nr) == -1)
     assert (errno == EAGAIN);
   if (r > 0 && fds[0].revents) {
     notify_locked (link, c, fds[0].revents);
-    if (link->generation == generation)
+    if (c->life == life)
       settle_locked (link, c);
   }
   else if (r == 0 && is_silent (link, fd))
-    break_locked (link, "the other end does not answer", true);
+    lose_locked (link, c, "the other end does not answer", true);
 }
 
 /* Requests. */
@@ -443,6 +494,25 @@ wait_for_locked (struct nbd_link *link, struct connection *c,
   /* Somebody else has to drive now. */
   if (c->driver == NULL && c->requests)
     pthread_cond_signal (&c->requests->changed);
+}
+
+/* It has answered ESHUTDOWN: that is the farewell of a server that is being
+ * stopped, if the connection ends now; else it is its answer to this request,
+ * and none of the disk's (K1).
+ */
+static bool
+is_leaving_locked (struct nbd_link *link, struct connection *c, uint64_t life)
+{
+  const uint64_t end_ns = now_ns () + FAREWELL_NS;
+
+  while (c->life == life && now_ns () < end_ns)
+    if (c->driver)
+      wait_until_locked (link, MIN (end_ns, now_ns () + SLICE_NS));
+    else
+      drive_locked (link, c, &end_ns, end_ns);
+  if (c->life == life && c->driver == NULL && c->requests)
+    pthread_cond_signal (&c->requests->changed);
+  return c->life != life;
 }
 
 /* Connect. */
@@ -699,6 +769,7 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
 {
   const struct replay_write *w = slot->write;
   const uint64_t generation = link->generation;
+  struct connection *c = &link->connections[0];
   int err;
 
   if (w == NULL)
@@ -711,6 +782,8 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
   err = slot->request.err;
   if (err == EOPNOTSUPP && w->bytes == NULL)
     err = replay_zeroes (link, w);
+  if (err == ESHUTDOWN && !link->has_lost && link->generation == generation)
+    is_leaving_locked (link, c, c->life);
   if (link->generation != generation)
     return false;
   if (err != 0 && !link->has_lost) {
@@ -831,6 +904,12 @@ lead_step_locked (struct nbd_link *link, uint64_t until_ns)
   case LINK_REPLAYING:
     replay_locked (link);
     break;
+  case LINK_ENDING:
+    if (is_idle_locked (link) || now_ns () >= link->ending_end_ns)
+      break_locked (link, link->why, false);
+    else
+      wait_until_locked (link, MIN (until_ns, link->ending_end_ns));
+    break;
   case LINK_UP:
     break;
   }
@@ -909,14 +988,17 @@ run_locked (struct nbd_link *link, struct nbd_request *r)
 {
   for (unsigned nr_breaks = 0; nr_breaks < BREAKS_MAX; nr_breaks++) {
     struct connection *c;
+    uint64_t life;
 
     if (wait_until_up_locked (link) == -1)
       return -1;
     c = least_busy_locked (link);
+    life = c->life;
     if (submit_locked (link, c, r) == -1 && !r->is_broken)
       r->is_done = true;
     wait_for_locked (link, c, r);
-    if (r->is_broken)
+    if (r->is_broken ||
+        (r->err == ESHUTDOWN && is_leaving_locked (link, c, life)))
       continue;
     if (r->err == 0)
       return 0;

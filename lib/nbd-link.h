@@ -8,8 +8,12 @@
  * Invariants: K1 A request ends with what the server answered to it, or with
  *                ESHUTDOWN: what happens to a connection never looks like the
  *                answer of a disk.
- *             K2 Where one connection breaks, all are given up, and what was
- *                under way on them is sent again on new ones.
+ *                (A server may answer ESHUTDOWN itself: if it does not close the
+ *                connection then, that is its answer, and the link stays up.)
+ *             K2 Where one connection breaks, nothing more is sent on the others;
+ *                what is under way on them is waited for, up to half of the
+ *                timeout.  Then all are given up, and what was not answered is
+ *                sent again on new ones.
  *             K3 After a break nothing is sent before all that may not be
  *                durable has been written again: of each place
  *                what was answered last, and nothing older (N1).
@@ -21,7 +25,8 @@
  *                sizes, what it can do.
  *             K6 What was given up with a connection is not sent any more.  (The
  *                server may carry out still what it has received.)
- * States:     DOWN -> CONNECTING -> REPLAYING -> UP; any -> DOWN.
+ * States:     DOWN -> CONNECTING -> REPLAYING -> UP -> ENDING (K2) -> DOWN;
+ *             any -> DOWN.
  *             All of them but UP are led by one of the threads that wait
  *             (is_led); it sleeps between attempts, which come after growing
  *             pauses.  While nobody wants anything, nothing is done.

@@ -11,6 +11,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "t_ctl.h"
@@ -44,7 +47,7 @@ serve (const struct t_fault *f, const char *more)
 struct job {
   pthread_t thread;
   struct t_server *server;
-  enum { TOUCH, PUT } kind;
+  enum { TOUCH, PUT, PUT_FUA } kind;
   uint64_t lba, nr;
   uint32_t gen;
   int result;
@@ -58,8 +61,16 @@ job_main (void *arg)
   struct nbd_handle *h = t_nbd_connect (j->server);
   uint64_t begin = t_now_ms ();
 
-  j->result = j->kind == TOUCH ? t_nbd_touch (h, j->lba, j->nr)
-    : t_nbd_put (h, j->lba, j->nr, j->gen);
+  if (j->kind == TOUCH)
+    j->result = t_nbd_touch (h, j->lba, j->nr);
+  else if (j->kind == PUT)
+    j->result = t_nbd_put (h, j->lba, j->nr, j->gen);
+  else {
+    char buf[T_SECTOR];
+
+    t_pattern_fill (buf, T_SECTOR, j->lba * T_SECTOR, j->gen);
+    j->result = t_nbd_write_fua (h, buf, T_SECTOR, j->lba * T_SECTOR);
+  }
   j->took_ms = t_now_ms () - begin;
   t_nbd_close (h);
   return NULL;
@@ -187,6 +198,97 @@ test_newest (bool fua)
   t_fault_stop (f);
 }
 
+/* Break one of the connections to the disk's server: its fd is nr-th from the
+ * lowest.
+ */
+static void
+break_connection (const struct t_server *s, const struct t_fault *f,
+                  unsigned nr)
+{
+  int pidfd = pidfd_open (s->pid, 0);
+
+  T_ASSERT (pidfd != -1);
+  for (int i = 0; i < 200; i++) {
+    struct sockaddr_un peer = { .sun_family = 0 };
+    socklen_t size = sizeof peer - 1;
+    int fd = pidfd_getfd (pidfd, i, 0);
+
+    if (fd == -1)
+      continue;
+    if (getpeername (fd, (struct sockaddr *) &peer, &size) == 0 &&
+        peer.sun_family == AF_UNIX && strcmp (peer.sun_path, f->socket) == 0 &&
+        nr-- == 0) {
+      T_ASSERT (shutdown (fd, SHUT_RDWR) == 0);
+      close (fd);
+      close (pidfd);
+      return;
+    }
+    close (fd);
+  }
+  T_FAIL ("the connection is not found");
+}
+
+/* One of several connections breaks, while on another a write is slow: were that
+ * sent again, the first one might be carried out behind a newer write.
+ */
+static void
+test_one_breaks (void)
+{
+  struct t_fault *f = start_export (8 << 20, false);
+  struct t_server *s = serve (f, "");
+  struct nbd_handle *h = t_nbd_connect (s);
+  struct job slow = { .server = s, .kind = PUT_FUA, .lba = 1000, .gen = 2 };
+
+  t_part ("one connection breaks, and a write is under way on another");
+  T_OK (t_nbd_touch (h, 5000, 1));
+  t_fault_set (f, "write 1000 delay-ms=3000 errno=0\n");
+  t_fault_mark (f);
+  begin_job (&slow);
+  usleep (700000);              /* it leaves no trace before it is done */
+  break_connection (s, f, 1);
+  T_OK (t_nbd_touch (h, 5000, 1));
+  T_OK (end_job (&slow));
+  T_ASSERT (t_server_has_said (s, "is back"));
+  T_OK (t_nbd_flush (h));
+  T_ASSERT (t_fault_touches (f, "w", 1000) == 1);
+  t_image_check (f->image, 1000, 1, 2);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
+/* The server answers ESHUTDOWN to one request, and lives on: no other request is
+ * thrown away for it.
+ */
+static void
+test_shutdown_alive (void)
+{
+  struct t_fault *f = start_export (8 << 20, false);
+  struct t_server *s = serve (f, "");
+  struct nbd_handle *h = t_nbd_connect (s);
+  struct job slow = { .server = s, .kind = PUT, .lba = 1000, .nr = 1, .gen = 2 };
+  uint64_t begin;
+
+  t_part ("ESHUTDOWN, and the server lives");
+  t_fault_set (f, "write 1000 delay-ms=2000 errno=0\n"
+               "read 5000 errno=ESHUTDOWN\n");
+  t_fault_mark (f);
+  begin_job (&slow);
+  begin = t_now_ms ();
+  for (unsigned i = 0; i < 3; i++)
+    T_ERRNO (t_nbd_touch (h, 5000, 1), ESHUTDOWN);
+  T_ASSERT (t_now_ms () - begin < 20000);
+  T_OK (end_job (&slow));
+  T_ASSERT (t_fault_touches (f, "w", 1000) == 1);
+  T_ASSERT (!t_server_has_said (s, "is lost"));
+  T_OK (t_nbd_put (h, 1000, 1, 3));
+  T_OK (t_nbd_flush (h));
+  t_nbd_expect (h, 1000, 1, 3);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
 int
 main (void)
 {
@@ -195,5 +297,7 @@ main (void)
   test_fast_zero ();
   test_newest (false);
   test_newest (true);
+  test_one_breaks ();
+  test_shutdown_alive ();
   return t_end ();
 }
