@@ -6,8 +6,9 @@
  * Flushes:    what is not durable is remembered (at most UNFLUSHED_BYTES, then
  *             a write flushes first) and written again where the connection
  *             breaks.  So a flush that fails for want of a connection has lost
- *             nothing, and another one may succeed.  One that the server fails
- *             stays failed (dev_flush).
+ *             nothing, and another one may succeed; nor has one that fails
+ *             because something is owed.  One that the server fails stays failed
+ *             (dev_flush).
  * Locking:    parts (rank 44) around the read and the write of a block of which
  *             a part is written.  Whoever writes it whole is the only one who
  *             writes it.
@@ -86,9 +87,9 @@ read_whole (struct dev_nbd *d, uint8_t *buf, uint64_t count, uint64_t offset)
 
     if (nbd_link_run (d->link, &r) == -1)
       return -1;
-    buf += n;
-    count -= n;
-    offset += n;
+    buf += r.count;
+    count -= r.count;
+    offset += r.count;
   }
   return 0;
 }
@@ -129,6 +130,8 @@ make_room (struct dev_nbd *d, uint64_t count)
     return 0;
   if (errno == ESHUTDOWN)
     return -1;
+  if (dev_flush_may_succeed (&d->dev, errno))
+    return 0;                   /* what is not owed is durable now */
   nbd_link_forget (d->link);
   return 0;
 }
@@ -242,6 +245,11 @@ export_flush (struct dev *dev)
   if (nbd_link_has_lost (d->link))
     return set_error (EIO, "%s: flush: some of what was written before the "
                       "connection was lost is lost", dev->info.name);
+  dev->owes = nbd_link_owes (d->link, UINT64_MAX, 0);
+  if (dev->owes)
+    return set_error (EIO, "%s: flush: some of what was written before the "
+                      "connection was lost cannot be written again yet",
+                      dev->info.name);
   return 0;
 }
 
@@ -364,9 +372,15 @@ export_extents (struct dev *dev, uint64_t count, uint64_t offset,
     };
     int result;
 
+    if (nbd_link_owes (d->link, count, end - count))
+      return fn (opaque, offset, end - offset, 0) == 0 ? 0 : -1;
     round_out (d, &r.count, &r.offset);
     r.count = MIN (r.count, COUNT_MAX);
     result = nbd_link_run (d->link, &r);
+    if (result == 0 && nbd_link_owes (d->link, count, end - count)) {
+      free (r.extents);         /* it may have been sent again */
+      continue;
+    }
     if (result == 0)
       result = tell_extents (&r, &offset, end, fn, opaque);
     free (r.extents);
@@ -378,6 +392,12 @@ export_extents (struct dev *dev, uint64_t count, uint64_t offset,
                         (unsigned long long) offset);
   }
   return 0;
+}
+
+static void
+export_forget_range (struct dev *dev, uint64_t count, uint64_t offset)
+{
+  nbd_link_forget_range (dev_nbd_of (dev)->link, count, offset);
 }
 
 static int
@@ -415,6 +435,7 @@ static const struct dev_ops export_ops = {
   .trim = export_trim,
   .extents = export_extents,
   .cache = export_cache,
+  .forget_range = export_forget_range,
   .resize = export_resize,
   .outages = export_outages,
   .close = export_close,

@@ -12,18 +12,20 @@ dev_init (struct dev *dev, const struct dev_ops *ops)
 {
   dev->ops = ops;
   dev->flush_error = 0;
-  dev->keeps_unflushed = false;
+  dev->keeps_unflushed = dev->owes = false;
   lock_init (&dev->flush_lock, RANK_DEV_FLUSH);
 }
 
 static int
 flush_locked (struct dev *dev)
 {
-  int r = dev->ops->flush (dev);
+  int r;
 
+  dev->owes = false;
+  r = dev->ops->flush (dev);
   if (r == 0)
     dev->flush_error = 0;
-  else if (!dev->keeps_unflushed || errno != ESHUTDOWN)
+  else if (!dev->keeps_unflushed || (errno != ESHUTDOWN && !dev->owes))
     dev->flush_error = errno;
   return r;
 }
@@ -49,8 +51,9 @@ dev_flush_has_failed (struct dev *dev)
 bool
 dev_flush_may_succeed (struct dev *dev, int err)
 {
-  return dev->keeps_unflushed && err == ESHUTDOWN &&
-    !dev_flush_has_failed (dev);
+  LOCK_FOR_SCOPE (&dev->flush_lock);
+  return dev->keeps_unflushed && (err == ESHUTDOWN || dev->owes) &&
+    dev->flush_error == 0;
 }
 
 int

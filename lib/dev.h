@@ -75,15 +75,21 @@ struct dev_ops {
    * while it is; NULL: that does not happen.
    */
   uint64_t (*outages) (struct dev *dev);
+  /* What was written to a range is not wanted any more: it is read from
+   * elsewhere.  NULL: that does not matter.
+   */
+  void (*forget_range) (struct dev *dev, uint64_t count, uint64_t offset);
   void (*close) (struct dev *dev);
 };
 
 struct dev {
   const struct dev_ops *ops;
   struct dev_info info;
-  bool keeps_unflushed;         /* a flush that fails with ESHUTDOWN has lost
-                                   nothing: another one may succeed */
+  bool keeps_unflushed;         /* a flush that fails with ESHUTDOWN, or while
+                                   it owes something, has lost nothing: another
+                                   one may succeed */
   struct lock flush_lock;       /* rank 45: */
+  bool owes;                    /* ops->flush sets it */
   int flush_error;              /* of the first flush that failed, or 0 */
 };
 
@@ -94,16 +100,16 @@ extern void dev_init (struct dev *dev, const struct dev_ops *ops);
  * ever: the kernel tells of lost writes once, and takes them for written then.
  * One at a time, so that nobody hears "durable" while another is being told
  * that something is lost.
- * Errors: ESHUTDOWN of an NBD server that cannot be reached (keeps_unflushed)
- * is none of these.
+ * Errors: ESHUTDOWN of an NBD server that cannot be reached, and EIO of one that
+ * does not take again what it has lost (keeps_unflushed), are none of these.
  */
 extern int dev_flush (struct dev *dev);
 
 /* Has a flush failed (and none again succeeded), so that every one fails? */
 extern bool dev_flush_has_failed (struct dev *dev);
 
-/* A flush has just failed with this error: was it for want of a connection, and
- * nothing is lost?
+/* A flush has just failed with this error: was it for want of a connection, or
+ * because something is owed, and nothing is lost?
  */
 extern bool dev_flush_may_succeed (struct dev *dev, int err);
 
@@ -170,6 +176,13 @@ static inline int
 dev_resize (struct dev *dev, uint64_t size_bytes)
 {
   return dev->ops->resize (dev, size_bytes);
+}
+
+static inline void
+dev_forget_range (struct dev *dev, uint64_t count, uint64_t offset)
+{
+  if (dev->ops->forget_range)
+    dev->ops->forget_range (dev, count, offset);
 }
 
 extern void dev_close (struct dev *dev);

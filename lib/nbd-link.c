@@ -71,17 +71,19 @@ struct nbd_link {
   unsigned nr_connected;        /* likewise */
   uint64_t generation;          /* grows with every break */
   bool was_up;                  /* ever: the server is known */
-  bool is_led, is_loss_told;
+  bool is_led, is_loss_told, is_return_told;
+  bool writes_all_again;        /* a replay: else only what is owed */
   bool is_proved;               /* it has answered a command since it is up */
   char why[256];                /* it is down */
   char told[256];               /* what was last said of a server that has
                                    changed */
   uint64_t give_up_ns;          /* requests that wait fail then */
   uint64_t next_attempt_ns, attempt_end_ns, down_since_ns;
-  uint64_t ending_end_ns;
+  uint64_t ending_end_ns, idle_end_ns;
   unsigned pause_ms;
   struct nbd_link_counts counts;
   struct replay replay;
+  struct replay_write *unwanted;        /* ranges to take out of it (N3) */
   bool has_forgotten;           /* what is not durable is not all in replay: */
   uint64_t forgotten_end;       /* not what is below */
   bool has_lost;
@@ -166,7 +168,7 @@ note_break_locked (struct nbd_link *link, const char *why, bool is_silent)
   link->next_attempt_ns = now;
   if (!link->is_proved)
     put_off_locked (link);
-  link->is_loss_told = false;
+  link->is_loss_told = link->is_return_told = false;
   link->has_lost |= link->has_forgotten;
   link->has_forgotten = false;
   snprintf (link->why, sizeof link->why, "%s", why);
@@ -175,7 +177,8 @@ note_break_locked (struct nbd_link *link, const char *why, bool is_silent)
 static void
 break_locked (struct nbd_link *link, const char *why, bool is_silent)
 {
-  if (link->state == LINK_UP)
+  if (link->state == LINK_UP ||
+      (link->state == LINK_REPLAYING && !link->writes_all_again))
     note_break_locked (link, why, is_silent);
   else if (link->state != LINK_ENDING)
     snprintf (link->why, sizeof link->why, "%s", why);
@@ -226,7 +229,7 @@ finish_locked (struct nbd_link *link, struct nbd_request *r)
 
   r->is_done = true;
   pthread_cond_signal (&r->changed);
-  if (link->state == LINK_ENDING)
+  if (link->state != LINK_UP)
     pthread_cond_broadcast (&link->state_changed);
   if (r->err != 0)
     return;
@@ -581,6 +584,7 @@ static void
 begin_attempt_locked (struct nbd_link *link)
 {
   link->state = LINK_CONNECTING;
+  link->writes_all_again = true;
   link->counts.nr_attempts++;
   link->nr_connected = 0;
   link->nr_wanted = link->nr_max;
@@ -737,7 +741,7 @@ replay_request (const struct replay_write *w)
 }
 
 struct replay_slot {
-  const struct replay_write *write;     /* NULL: free */
+  struct replay_write *write;   /* NULL: free */
   struct nbd_request request;
 };
 
@@ -763,11 +767,23 @@ replay_zeroes (struct nbd_link *link, const struct replay_write *w)
   return zeroes ? r.err : ENOMEM;
 }
 
+/* The first of them is told. */
+static void
+tell_owed (const struct nbd_link *link, const struct replay_write *w, int err)
+{
+  if (link->replay.nr_owed == 0)
+    log_message (LEVEL_ERROR, "%s: %llu bytes at %llu, which were written "
+                 "before the connection was lost, cannot be written again "
+                 "(%s): flushes fail until they can; it is tried with each",
+                 link->uri, (unsigned long long) w->count,
+                 (unsigned long long) w->offset, errno_text (err));
+}
+
 /* Wait for the write in a slot.  Is the link still there? */
 static bool
 end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
 {
-  const struct replay_write *w = slot->write;
+  struct replay_write *w = slot->write;
   const uint64_t generation = link->generation;
   struct connection *c = &link->connections[0];
   int err;
@@ -782,24 +798,23 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
   err = slot->request.err;
   if (err == EOPNOTSUPP && w->bytes == NULL)
     err = replay_zeroes (link, w);
-  if (err == ESHUTDOWN && !link->has_lost && link->generation == generation)
+  if (err == ESHUTDOWN && link->replay.nr_owed == 0 &&
+      link->generation == generation)
     is_leaving_locked (link, c, c->life);
   if (link->generation != generation)
     return false;
-  if (err != 0 && !link->has_lost) {
-    link->has_lost = true;
-    log_message (LEVEL_ERROR, "%s: %llu bytes at %llu, which were written "
-                 "before the connection was lost, cannot be written again "
-                 "(%s): they may be lost", link->uri, (unsigned long long) w->count,
-                 (unsigned long long) w->offset,
-                 errno_text (err));
+  if (err == 0)
+    replay_pay (&link->replay, w);
+  else {
+    tell_owed (link, w, err);
+    replay_owe (&link->replay, w);
   }
   return true;
 }
 
 /* In any order (N1). */
 static bool
-replay_one (struct nbd_link *link, const struct replay_write *w,
+replay_one (struct nbd_link *link, struct replay_write *w,
             struct replay_slot slots[REPLAY_MAX], unsigned next)
 {
   struct replay_slot *slot = &slots[next];
@@ -814,17 +829,61 @@ replay_one (struct nbd_link *link, const struct replay_write *w,
   return true;
 }
 
-/* What is to be forgotten.  Not while the link is down: a replay may be walking
- * through it (N3).
+/* What is to be forgotten, and what is not wanted.  Not while the link is down:
+ * a replay may be walking through it (N3).
  */
 static void
 drop_forgotten_locked (struct nbd_link *link)
 {
-  if (link->has_forgotten && link->state == LINK_UP)
+  if (link->state != LINK_UP)
+    return;
+  while (link->unwanted) {
+    struct replay_write *w = link->unwanted;
+
+    link->unwanted = w->next;
+    w->next = NULL;
+    replay_add (&link->replay, w, true);
+  }
+  if (link->has_forgotten)
     replay_drop (&link->replay, link->forgotten_end);
 }
 
-/* After a break the log is as it was, and all of it is written once more. */
+/* It is up, and what can be written is written. */
+static void
+be_up_locked (struct nbd_link *link)
+{
+  link->state = LINK_UP;
+  drop_forgotten_locked (link);
+  pthread_cond_broadcast (&link->state_changed);
+}
+
+/* What is owed may not meet newer writes to the same place: nothing else may be
+ * under way.
+ */
+static bool
+wait_until_idle_locked (struct nbd_link *link)
+{
+  const uint64_t generation = link->generation;
+
+  while (!is_idle_locked (link) && link->generation == generation &&
+         now_ns () < link->idle_end_ns)
+    wait_until_locked (link, link->idle_end_ns);
+  return link->generation == generation && is_idle_locked (link);
+}
+
+/* Try again what is owed. */
+static void
+begin_to_pay_locked (struct nbd_link *link)
+{
+  link->state = LINK_REPLAYING;
+  link->writes_all_again = false;
+  link->idle_end_ns = now_ns () + ATTEMPT_NS;
+  link->give_up_ns = now_ns () + link->timeout_ns;
+}
+
+/* After a break the log is as it was, and all of it is written once more; else
+ * what is owed.
+ */
 static void
 replay_locked (struct nbd_link *link)
 {
@@ -836,9 +895,16 @@ replay_locked (struct nbd_link *link)
     attempt_failed_locked (link, "no memory");
     return;
   }
-  for (const struct replay_write *w = link->replay.first;
+  if (!link->writes_all_again && !wait_until_idle_locked (link)) {
+    free (slots);
+    if (link->generation == generation)
+      be_up_locked (link);
+    return;
+  }
+  for (struct replay_write *w = link->replay.first;
        w && link->generation == generation; w = w->next)
-    if (replay_one (link, w, slots, next++ % REPLAY_MAX) == false)
+    if ((link->writes_all_again || w->is_owed) &&
+        replay_one (link, w, slots, next++ % REPLAY_MAX) == false)
       break;
   for (unsigned i = 0; i < REPLAY_MAX; i++)
     end_replay_slot (link, &slots[i]);
@@ -846,9 +912,8 @@ replay_locked (struct nbd_link *link)
   if (link->generation != generation)
     attempt_failed_locked (link, link->why);
   else {
-    link->state = LINK_UP;
     link->is_proved = false;
-    drop_forgotten_locked (link);
+    be_up_locked (link);
   }
 }
 
@@ -928,7 +993,9 @@ lead_locked (struct nbd_link *link, uint64_t until_ns, bool once)
            link->counts.nr_attempts != nr_attempts))
     lead_step_locked (link, until_ns);
   if (link->state == LINK_UP) {
-    tell_return_locked (link);
+    if (!link->is_return_told)
+      tell_return_locked (link);
+    link->is_return_told = true;
     link->was_up = true;
   }
   link->is_led = false;
@@ -983,15 +1050,38 @@ name_of_command (enum nbd_command command)
   return names[command];
 }
 
+/* The link is up: is a read answered with what is owed?  (A part of it may be:
+ * then it becomes shorter.)
+ */
+static bool
+is_read_owed_locked (const struct nbd_link *link, struct nbd_request *r)
+{
+  bool is_owed = false;
+
+  if (r->command == NBD_READ)
+    r->count = replay_owed (&link->replay, r->buf, r->count, r->offset,
+                            &is_owed);
+  return is_owed;
+}
+
 static int
 run_locked (struct nbd_link *link, struct nbd_request *r)
 {
+  bool has_paid = false;
+
   for (unsigned nr_breaks = 0; nr_breaks < BREAKS_MAX; nr_breaks++) {
     struct connection *c;
     uint64_t life;
 
     if (wait_until_up_locked (link) == -1)
       return -1;
+    if (is_read_owed_locked (link, r))
+      return 0;
+    if (r->command == NBD_FLUSH && link->replay.nr_owed > 0 && !has_paid) {
+      has_paid = true;
+      begin_to_pay_locked (link);
+      continue;
+    }
     c = least_busy_locked (link);
     life = c->life;
     if (submit_locked (link, c, r) == -1 && !r->is_broken)
@@ -1039,6 +1129,32 @@ nbd_link_forget (struct nbd_link *link)
   LOCK_FOR_SCOPE (&link->lock);
   link->forgotten_end = link->replay.end;
   link->has_forgotten = true;
+  drop_forgotten_locked (link);
+}
+
+bool
+nbd_link_owes (struct nbd_link *link, uint64_t count, uint64_t offset)
+{
+  bool is_owed;
+
+  LOCK_FOR_SCOPE (&link->lock);
+  if (count == UINT64_MAX)
+    return link->replay.nr_owed > 0;
+  return replay_owed (&link->replay, NULL, count, offset, &is_owed) < count ||
+    is_owed;
+}
+
+/* Without memory for it, it may be written again, which does no harm. */
+void
+nbd_link_forget_range (struct nbd_link *link, uint64_t count, uint64_t offset)
+{
+  struct replay_write *w = replay_write_new (NULL, count, offset, 0);
+
+  if (w == NULL)
+    return;
+  LOCK_FOR_SCOPE (&link->lock);
+  w->next = link->unwanted;
+  link->unwanted = w;
   drop_forgotten_locked (link);
 }
 
@@ -1146,7 +1262,13 @@ nbd_link_close (struct nbd_link *link)
     if (c->wake != -1)
       close (c->wake);
   }
-  replay_drop (&link->replay, UINT64_MAX);
+  while (link->unwanted) {
+    struct replay_write *w = link->unwanted;
+
+    link->unwanted = w->next;
+    replay_write_free (w);
+  }
+  replay_clear (&link->replay);
   pthread_cond_destroy (&link->state_changed);
   lock_destroy (&link->lock);
   free (link->uri);

@@ -17,6 +17,9 @@
  *             K3 After a break nothing is sent before all that may not be
  *                durable has been written again: of each place
  *                what was answered last, and nothing older (N1).
+ *                What the server refuses then is owed (N4): reads get it from
+ *                here, and it is tried again after each break, and with each
+ *                flush, when nothing else is under way.
  *             K4 A server that is slow is not one that is gone: a connection is
  *                given up when the other end does not answer on the level of
  *                TCP, but never because a command takes long.  For that would
@@ -64,7 +67,8 @@ struct nbd_extent {
 struct nbd_request {
   enum nbd_command command;
   void *buf;                    /* read into, or write from; the caller's */
-  uint64_t offset, count;       /* bytes */
+  uint64_t offset, count;       /* bytes; of NBD_READ: what has been read, which
+                                   may be less: the link had some of it */
   uint32_t flags;               /* LIBNBD_CMD_FLAG_... */
   struct replay_write *copy;    /* of a write or zeroing: what nbd_link_run
                                    remembers; NULL: nothing */
@@ -106,10 +110,20 @@ extern uint64_t nbd_link_unflushed_bytes (struct nbd_link *link);
  */
 extern void nbd_link_forget (struct nbd_link *link);
 
-/* Have writes that were answered been lost since the last call?  K3 did not
- * work: the server refused them, or they had been forgotten.
+/* Have writes that were answered been lost since the last call?  They had been
+ * forgotten when the connection broke.
  */
 extern bool nbd_link_has_lost (struct nbd_link *link);
+
+/* Is some of a range (or of all: count UINT64_MAX) owed: it could not be written
+ * again after a break (N4)?  Each flush tries it again.
+ */
+extern bool nbd_link_owes (struct nbd_link *link, uint64_t count,
+                           uint64_t offset);
+
+/* What was written to a range is not wanted any more. */
+extern void nbd_link_forget_range (struct nbd_link *link, uint64_t count,
+                                   uint64_t offset);
 
 /* Take leave of the server, for at most a second, and free all. */
 extern void nbd_link_close (struct nbd_link *link);

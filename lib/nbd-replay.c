@@ -81,6 +81,22 @@ unlink_write (struct replay *r, struct replay_write *w)
     r->last = w->previous;
 }
 
+void
+replay_owe (struct replay *r, struct replay_write *w)
+{
+  if (!w->is_owed)
+    r->nr_owed++;
+  w->is_owed = true;
+}
+
+void
+replay_pay (struct replay *r, struct replay_write *w)
+{
+  if (w->is_owed)
+    r->nr_owed--;
+  w->is_owed = false;
+}
+
 /* By place: a tree by offset, and a heap by weight, which is random; so its
  * depth is that of a logarithm.
  */
@@ -136,6 +152,7 @@ static void
 discard (struct replay *r, struct replay_write *w)
 {
   unlink_write (r, w);
+  replay_pay (r, w);
   r->nr_bytes -= sizeof *w;
   if (w->data && --w->data->nr_pieces == 0)
     r->nr_bytes -= sizeof *w->data + w->data->nr_bytes;
@@ -174,6 +191,8 @@ break_off (struct replay *r, struct replay_write *w, uint64_t offset,
   cut_front (piece, offset);
   if (piece->data)
     piece->data->nr_pieces++;
+  if (piece->is_owed)
+    r->nr_owed++;
   link_behind (r, w, piece);
   r->nr_bytes += sizeof *piece;
   return piece;
@@ -247,12 +266,63 @@ take_out (struct replay *r, struct replay_write *w)
 void
 replay_drop (struct replay *r, uint64_t end)
 {
-  while (r->first && r->first->number < end) {
-    struct replay_write *w = r->first;
+  struct replay_write *next;
 
+  for (struct replay_write *w = r->first; w && w->number < end; w = next) {
+    next = w->next;
+    if (w->is_owed)             /* N4 */
+      continue;
     take_out (r, w);
     discard (r, w);
   }
+}
+
+void
+replay_clear (struct replay *r)
+{
+  struct replay_write *tree = r->root;
+
+  r->root = NULL;
+  discard_tree (r, tree);
+}
+
+/* The first that ends behind a place. */
+static const struct replay_write *
+find (const struct replay *r, uint64_t offset)
+{
+  const struct replay_write *found = NULL;
+
+  for (const struct replay_write *w = r->root; w; )
+    if (end_of (w) > offset) {
+      found = w;
+      w = w->left;
+    }
+    else
+      w = w->right;
+  return found;
+}
+
+uint64_t
+replay_owed (const struct replay *r, void *buf, uint64_t count,
+             uint64_t offset, bool *ret_is_owed)
+{
+  const uint64_t end = offset + count;
+  const struct replay_write *w = r->nr_owed ? find (r, offset) : NULL;
+  uint64_t nr = count;
+
+  *ret_is_owed = w && w->is_owed && w->offset <= offset;
+  if (!*ret_is_owed) {
+    while (w && w->offset < end && !w->is_owed)
+      w = find (r, end_of (w));
+    return w && w->offset < end ? w->offset - offset : count;
+  }
+  if (end_of (w) < end)
+    nr = end_of (w) - offset;
+  if (buf && w->bytes)
+    memcpy (buf, w->bytes + (offset - w->offset), (size_t) nr);
+  else if (buf)
+    memset (buf, 0, (size_t) nr);
+  return nr;
 }
 
 static const struct replay_write *
@@ -275,7 +345,7 @@ replay_verify (const struct replay *r)
 {
   const struct replay_write *last = NULL;
   uint64_t nr_bytes = 0;
-  size_t nr_listed = 0, nr_in_tree = 0;
+  size_t nr_listed = 0, nr_in_tree = 0, nr_owed = 0;
 
   for (const struct replay_write *w = r->first; w; w = w->next) {
     assert (w->number < r->end && w->previous == last);
@@ -288,9 +358,10 @@ replay_verify (const struct replay *r)
       nr_bytes += (last == NULL || last->data != w->data)
         ? sizeof *w->data + w->data->nr_bytes : 0;
     nr_listed++;
+    nr_owed += w->is_owed;
     last = w;
   }
   verify_tree (r->root, NULL, &nr_in_tree);
-  assert (nr_listed == nr_in_tree);
+  assert (nr_listed == nr_in_tree && nr_owed == r->nr_owed);
   assert (last == r->last && nr_bytes == r->nr_bytes);
 }

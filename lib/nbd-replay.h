@@ -13,6 +13,9 @@
  *                its place away from older ones.
  *             N3 While they are being written again none is dropped: only a link
  *                that is up drops.
+ *             N4 What could not be written again is owed: it stays, whatever is
+ *                flushed, until it is written or something newer takes its
+ *                place; the disk may have older data there.
  * Locking:    none: the owner's.
  */
 #ifndef REMAP_NBD_REPLAY_H
@@ -35,6 +38,7 @@ struct replay_write {
                                            the same */
   struct replay_write *left, *right;    /* a treap, by offset */
   uint32_t weight;
+  bool is_owed;                 /* it could not be written again (N4) */
   uint64_t number;              /* counted by replay_add */
   uint64_t offset, count;       /* bytes */
   uint32_t flags;               /* of the command, without FUA and
@@ -48,6 +52,7 @@ struct replay {
   struct replay_write *first, *last, *root;
   uint64_t end;                 /* the next one has this number */
   uint64_t nr_bytes;            /* of memory, about */
+  size_t nr_owed;
   uint32_t random;
 };
 
@@ -65,8 +70,19 @@ extern void replay_write_free (struct replay_write *w);
 extern void replay_add (struct replay *r, struct replay_write *w,
                         bool is_durable);
 
-/* All with a number below end are durable. */
+/* All with a number below end are durable, but for what is owed. */
 extern void replay_drop (struct replay *r, uint64_t end);
+extern void replay_clear (struct replay *r);
+
+/* It could not be written again; it was. */
+extern void replay_owe (struct replay *r, struct replay_write *w);
+extern void replay_pay (struct replay *r, struct replay_write *w);
+
+/* How much from offset on, up to count, is owed as one, or is not.  What is owed
+ * is put into buf (NULL: nowhere).
+ */
+extern uint64_t replay_owed (const struct replay *r, void *buf, uint64_t count,
+                             uint64_t offset, bool *ret_is_owed);
 
 /* N1, the order of numbers and of places, and nr_bytes; for the tests. */
 extern void replay_verify (const struct replay *r);

@@ -117,6 +117,10 @@ place_commit (struct engine *e, const struct sector_run *run,
                    last_error_text ());
     return -1;
   }
+  if (run->state != SECTOR_CLEAN)
+    dev_forget_range (e->backing, sectors_to_bytes (e, run->lba,
+                                                    run->nr_sectors),
+                      lba_to_bytes (e, run->lba));
   supersede (e, &old);
   return 0;
 }

@@ -28,7 +28,7 @@ begin (void)
 static void
 end (void)
 {
-  replay_drop (&r, UINT64_MAX);
+  replay_clear (&r);
   replay_verify (&r);
   ck_assert_ptr_null (r.first);
   ck_assert_uint_eq (r.nr_bytes, 0);
@@ -135,6 +135,36 @@ START_TEST (parts_are_dropped_together)
 }
 END_TEST
 
+/* What is owed is not dropped, and is found, until something newer is there. */
+START_TEST (what_is_owed_stays)
+{
+  char buf[10];
+  bool is_owed;
+
+  add ("abcdef", 2, false);
+  replay_owe (&r, r.first);
+  add ("z", 8, false);
+  ck_assert_uint_eq (replay_owed (&r, buf, 10, 0, &is_owed), 2);
+  ck_assert (!is_owed);
+  ck_assert_uint_eq (replay_owed (&r, buf, 7, 3, &is_owed), 5);
+  ck_assert (is_owed);
+  ck_assert_mem_eq (buf, "bcdef", 5);
+  ck_assert_uint_eq (replay_owed (&r, buf, 2, 8, &is_owed), 2);
+  ck_assert (!is_owed);
+  add ("XY", 4, true);
+  ck_assert_uint_eq (r.nr_owed, 2);
+  ck_assert_uint_eq (replay_owed (&r, buf, 6, 4, &is_owed), 2);
+  ck_assert (!is_owed);
+  replay_drop (&r, r.end);
+  replay_verify (&r);
+  expect ("..ab..ef..");
+  replay_pay (&r, r.first);
+  replay_drop (&r, r.end);
+  replay_verify (&r);
+  expect ("......ef..");
+}
+END_TEST
+
 START_TEST (any_writes)
 {
   enum { SIZE = 60, NR = 2000 };
@@ -197,6 +227,7 @@ main (void)
   tcase_add_test (tcase, what_is_newer_takes_the_place);
   tcase_add_test (tcase, what_is_durable_takes_the_place);
   tcase_add_test (tcase, parts_are_dropped_together);
+  tcase_add_test (tcase, what_is_owed_stays);
   tcase_add_test (tcase, any_writes);
   tcase_add_test (tcase, zeroes_need_no_memory);
   suite_add_tcase (suite, tcase);

@@ -306,7 +306,7 @@ test_lost_writes (void)
   T_ASSERT (t_server_has_said (s, "cannot be written again"));
   T_ERRNO (t_nbd_flush (h), EIO);
   T_ERRNO (t_nbd_flush (h), EIO);
-  T_OK (t_nbd_touch (h, 100, 8));
+  t_nbd_expect (h, 100, 8, 2);
   t_nbd_close (h);
   t_server_stop (s);
   t_fault_stop (f);

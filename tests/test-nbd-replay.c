@@ -289,6 +289,77 @@ test_shutdown_alive (void)
   t_fault_stop (f);
 }
 
+/* What cannot be written again is not lost: reads get it, flushes fail until it
+ * is written.
+ */
+static void
+test_owed (void)
+{
+  struct t_fault *f = start_export (8 << 20, true);
+  struct t_server *s = serve (f, "");
+  struct nbd_handle *h = t_nbd_connect (s);
+
+  t_part ("what cannot be written again");
+  T_OK (t_nbd_put (h, 104, 4, 1));
+  T_OK (t_nbd_flush (h));
+  T_OK (t_nbd_put (h, 104, 2, 2));
+  t_fault_kill (f);
+  t_fault_lose_cache (f, 0);
+  t_fault_set (f, "write 104-105\n");
+  t_fault_restart (f);
+  T_OK (t_nbd_touch (h, 300, 1));
+  t_nbd_expect (h, 104, 2, 2);
+  t_nbd_expect (h, 106, 2, 1);
+  T_OK (t_nbd_touch (h, 100, 12));
+  T_ASSERT (!(t_nbd_status_of (h, 104 * T_SECTOR) & LIBNBD_STATE_ZERO));
+  T_ERRNO (t_nbd_flush (h), EIO);
+  t_image_check (f->image, 104, 4, 1);
+  t_fault_kill (f);             /* and once more */
+  t_fault_restart (f);
+  t_nbd_expect (h, 104, 2, 2);
+  T_ERRNO (t_nbd_flush (h), EIO);
+  t_fault_set (f, "%s", "");
+  T_OK (t_nbd_flush (h));
+  t_image_check (f->image, 104, 2, 2);
+  t_image_check (f->image, 106, 2, 1);
+  t_nbd_expect (h, 104, 2, 2);
+  T_OK (t_nbd_flush (h));
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
+/* What is written over it, or has a spare now, is not owed. */
+static void
+test_not_owed (void)
+{
+  struct t_fault *f = start_export (8 << 20, true);
+  struct t_server *s = serve (f, "");
+  struct nbd_handle *h = t_nbd_connect (s);
+
+  t_part ("written over, and remapped");
+  T_OK (t_nbd_put (h, 100, 8, 2));
+  t_fault_set (f, "write 104\n");
+  T_OK (t_nbd_put (h, 100, 8, 3));      /* 104 has a spare now */
+  t_fault_kill (f);
+  t_fault_lose_cache (f, 0);
+  t_fault_set (f, "write 104\nwrite 102\n");
+  t_fault_mark (f);
+  t_fault_restart (f);
+  t_nbd_expect (h, 100, 8, 3);
+  T_ASSERT (t_fault_touches (f, "w", 104) == 0);
+  T_ERRNO (t_nbd_flush (h), EIO);       /* for 102 */
+  t_fault_set (f, "write 104\nread 102\n");
+  T_OK (t_nbd_put (h, 102, 1, 4));
+  T_OK (t_nbd_flush (h));
+  t_fault_set (f, "%s", "");
+  t_nbd_expect (h, 102, 1, 4);
+  t_image_check (f->image, 102, 1, 4);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
 int
 main (void)
 {
@@ -299,5 +370,7 @@ main (void)
   test_newest (true);
   test_one_breaks ();
   test_shutdown_alive ();
+  test_owed ();
+  test_not_owed ();
   return t_end ();
 }
