@@ -57,6 +57,12 @@ struct connection {
   uint64_t life;                /* another one after each closing */
 };
 
+/* A write that is being sent again. */
+struct replay_slot {
+  struct replay_write *write;   /* NULL: free */
+  struct nbd_request request;
+};
+
 struct nbd_link {
   char *uri;
   uint64_t timeout_ns, silence_ns;
@@ -83,6 +89,9 @@ struct nbd_link {
   unsigned pause_ms;
   struct nbd_link_counts counts;
   struct replay replay;
+  struct replay_slot *slots;    /* NULL: no replay is under way */
+  struct replay_write *replay_at;       /* the next of it */
+  unsigned next_slot;
   struct replay_write *unwanted;        /* ranges to take out of it (N3) */
   bool has_forgotten;           /* what is not durable is not all in replay: */
   uint64_t forgotten_end;       /* not what is below */
@@ -740,11 +749,6 @@ replay_request (const struct replay_write *w)
   };
 }
 
-struct replay_slot {
-  struct replay_write *write;   /* NULL: free */
-  struct nbd_request request;
-};
-
 /* Zeroing is not supported now: write zeroes.  An errno, or 0. */
 static int
 replay_zeroes (struct nbd_link *link, const struct replay_write *w)
@@ -779,9 +783,12 @@ tell_owed (const struct nbd_link *link, const struct replay_write *w, int err)
                  (unsigned long long) w->offset, errno_text (err));
 }
 
-/* Wait for the write in a slot.  Is the link still there? */
+/* Wait for the write in a slot, not longer than until_ns.  Is the slot free, and
+ * the link still there?
+ */
 static bool
-end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
+end_replay_slot (struct nbd_link *link, struct replay_slot *slot,
+                 uint64_t until_ns)
 {
   struct replay_write *w = slot->write;
   const uint64_t generation = link->generation;
@@ -790,7 +797,13 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
 
   if (w == NULL)
     return true;
-  wait_for_locked (link, &link->connections[0], &slot->request);
+  while (!slot->request.is_done && now_ns () < until_ns)
+    if (c->driver)
+      lock_wait_until (&link->lock, &slot->request.changed, until_ns);
+    else
+      drive_locked (link, c, &slot->request, until_ns);
+  if (!slot->request.is_done)
+    return false;
   slot->write = NULL;
   pthread_cond_destroy (&slot->request.changed);
   if (slot->request.is_broken)
@@ -814,19 +827,30 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot)
 
 /* In any order (N1). */
 static bool
-replay_one (struct nbd_link *link, struct replay_write *w,
-            struct replay_slot slots[REPLAY_MAX], unsigned next)
+replay_one (struct nbd_link *link, struct replay_write *w, uint64_t until_ns)
 {
-  struct replay_slot *slot = &slots[next];
+  struct replay_slot *slot = &link->slots[link->next_slot % REPLAY_MAX];
 
-  if (!end_replay_slot (link, slot))
+  if (!end_replay_slot (link, slot, until_ns))
     return false;
+  link->next_slot++;
   slot->request = replay_request (w);
-  pthread_cond_init (&slot->request.changed, NULL);
+  lock_cond_init (&slot->request.changed);
   slot->write = w;
   if (submit_locked (link, &link->connections[0], &slot->request) == -1)
     slot->request.is_done = true;       /* err or is_broken says why */
   return true;
+}
+
+/* Nothing of it is under way any more. */
+static void
+free_slots (struct nbd_link *link)
+{
+  for (unsigned i = 0; link->slots && i < REPLAY_MAX; i++)
+    if (link->slots[i].write)
+      pthread_cond_destroy (&link->slots[i].request.changed);
+  free (link->slots);
+  link->slots = NULL;
 }
 
 /* What is to be forgotten, and what is not wanted.  Not while the link is down:
@@ -881,34 +905,57 @@ begin_to_pay_locked (struct nbd_link *link)
   link->give_up_ns = now_ns () + link->timeout_ns;
 }
 
+/* False: not now. */
+static bool
+begin_replay_locked (struct nbd_link *link)
+{
+  if (!link->writes_all_again && !wait_until_idle_locked (link)) {
+    if (link->state == LINK_REPLAYING)
+      be_up_locked (link);
+    return false;
+  }
+  link->slots = calloc (REPLAY_MAX, sizeof *link->slots);
+  link->replay_at = link->replay.first;
+  link->next_slot = 0;
+  if (link->slots == NULL)
+    attempt_failed_locked (link, "no memory");
+  return link->slots != NULL;
+}
+
+/* Until all is written, the link breaks, or it is time to leave: false then. */
+static bool
+replay_all_locked (struct nbd_link *link, uint64_t until_ns)
+{
+  for (; link->replay_at; link->replay_at = link->replay_at->next)
+    if ((link->writes_all_again || link->replay_at->is_owed) &&
+        !replay_one (link, link->replay_at, until_ns))
+      return false;
+  for (unsigned i = 0; i < REPLAY_MAX; i++)
+    if (!end_replay_slot (link, &link->slots[i], until_ns))
+      return false;
+  return true;
+}
+
 /* After a break the log is as it was, and all of it is written once more; else
- * what is owed.
+ * what is owed.  Whoever leads may leave at until_ns: what is under way goes on,
+ * and the next one takes it from there.  (It is not sent again on another
+ * connection: K4.)
  */
 static void
-replay_locked (struct nbd_link *link)
+replay_locked (struct nbd_link *link, uint64_t until_ns)
 {
-  struct replay_slot *slots = calloc (REPLAY_MAX, sizeof *slots);
   const uint64_t generation = link->generation;
-  unsigned next = 0;
+  bool is_done;
 
-  if (slots == NULL) {
-    attempt_failed_locked (link, "no memory");
+  if (link->slots == NULL && !begin_replay_locked (link))
+    return;
+  is_done = replay_all_locked (link, until_ns);
+  if (link->generation == generation && !is_done) {
+    snprintf (link->why, sizeof link->why, "the server has not answered yet to "
+              "what is written again");
     return;
   }
-  if (!link->writes_all_again && !wait_until_idle_locked (link)) {
-    free (slots);
-    if (link->generation == generation)
-      be_up_locked (link);
-    return;
-  }
-  for (struct replay_write *w = link->replay.first;
-       w && link->generation == generation; w = w->next)
-    if ((link->writes_all_again || w->is_owed) &&
-        replay_one (link, w, slots, next++ % REPLAY_MAX) == false)
-      break;
-  for (unsigned i = 0; i < REPLAY_MAX; i++)
-    end_replay_slot (link, &slots[i]);
-  free (slots);
+  free_slots (link);
   if (link->generation != generation)
     attempt_failed_locked (link, link->why);
   else {
@@ -967,7 +1014,7 @@ lead_step_locked (struct nbd_link *link, uint64_t until_ns)
     connect_locked (link, until_ns);
     break;
   case LINK_REPLAYING:
-    replay_locked (link);
+    replay_locked (link, until_ns);
     break;
   case LINK_ENDING:
     if (is_idle_locked (link) || now_ns () >= link->ending_end_ns)
@@ -1233,30 +1280,36 @@ nbd_link_open (const char *uri, unsigned timeout_s)
   return NULL;
 }
 
-/* A connection that hears no more requests is worth a second. */
+/* A connection that hears no more requests is worth waiting for until end_ns. */
 static void
-take_leave (struct nbd_handle *h)
+take_leave (struct nbd_handle *h, uint64_t end_ns)
 {
-  const uint64_t end_ns = now_ns () + NS_PER_S;
+  uint64_t now;
 
   if (nbd_aio_is_ready (h) != 1 || nbd_aio_disconnect (h, 0) == -1)
     return;
-  while (now_ns () < end_ns && nbd_aio_is_closed (h) != 1 &&
+  while ((now = now_ns ()) < end_ns && nbd_aio_is_closed (h) != 1 &&
          nbd_aio_is_dead (h) != 1)
-    if (nbd_poll (h, (int) ((end_ns - now_ns ()) / NS_PER_MS)) != 1)
+    if (nbd_poll (h, (int) ((end_ns - now) / NS_PER_MS)) != 1)
       break;
 }
 
 void
 nbd_link_close (struct nbd_link *link)
 {
+  const uint64_t end_ns = now_ns () + NS_PER_S;
   int saved = errno;
 
+  if (link->replay.first)
+    log_message (LEVEL_WARNING, "%s: closed without a flush%s: up to %llu bytes "
+                 "that were written may be lost", link->uri,
+                 link->replay.nr_owed > 0 ? ", and some cannot be written" : "",
+                 (unsigned long long) link->replay.nr_bytes);
   for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
     struct connection *c = &link->connections[i];
 
     if (c->h && link->state == LINK_UP)
-      take_leave (c->h);
+      take_leave (c->h, end_ns);
     if (c->h)
       nbd_close (c->h);
     if (c->wake != -1)
@@ -1268,6 +1321,7 @@ nbd_link_close (struct nbd_link *link)
     link->unwanted = w->next;
     replay_write_free (w);
   }
+  free_slots (link);
   replay_clear (&link->replay);
   pthread_cond_destroy (&link->state_changed);
   lock_destroy (&link->lock);

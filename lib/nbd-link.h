@@ -32,7 +32,8 @@
  *             any -> DOWN.
  *             All of them but UP are led by one of the threads that wait
  *             (is_led); it sleeps between attempts, which come after growing
- *             pauses.  While nobody wants anything, nothing is done.
+ *             pauses.  When its time is over it leaves, and another one goes on
+ *             from there.  While nobody wants anything, nothing is done.
  * Locking:    the link's lock (rank 48), for all of it; it is not held in poll,
  *             nor while a name is looked up.
  */

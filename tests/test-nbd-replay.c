@@ -360,6 +360,43 @@ test_not_owed (void)
   t_fault_stop (f);
 }
 
+/* A server that hangs when it is written to again: nobody waits for that longer
+ * than timeout=, and nothing is sent twice for it.
+ */
+static bool
+reads (void *h)
+{
+  return t_nbd_touch (h, 300, 1) == 0;
+}
+
+static void
+test_hangs (void)
+{
+  struct t_fault *f = start_export (8 << 20, false);
+  struct t_server *s = serve (f, "timeout=2");
+  struct nbd_handle *h = t_nbd_connect (s);
+  struct job a = { .server = s, .lba = 0, .nr = 1 }, b = a;
+
+  t_part ("hangs when it is written to again");
+  T_OK (t_nbd_put (h, 100, 1, 2));
+  t_fault_kill (f);
+  t_fault_set (f, "write 100 delay-ms=10000 errno=0\n");
+  t_fault_mark (f);
+  t_fault_restart (f);
+  begin_job (&a);
+  begin_job (&b);
+  T_ERRNO (end_job (&b), ESHUTDOWN);
+  T_ERRNO (end_job (&a), ESHUTDOWN);
+  T_ASSERT (a.took_ms < 8000 && b.took_ms < 8000);
+  T_ERRNO (t_nbd_touch (h, 300, 1), ESHUTDOWN);
+  t_wait_until (reads, h, 30000, "the server to answer");
+  T_ASSERT (t_fault_touches (f, "w", 100) == 1);
+  t_image_check (f->image, 100, 1, 2);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
 int
 main (void)
 {
@@ -372,5 +409,6 @@ main (void)
   test_shutdown_alive ();
   test_owed ();
   test_not_owed ();
+  test_hangs ();
   return t_end ();
 }
