@@ -495,7 +495,7 @@ dev_nbd_open (const char *uri, unsigned flags, unsigned timeout_s)
   dev_init (&d->dev, &export_ops);
   lock_init (&d->parts, RANK_DEV_PARTS);
   snprintf (d->dev.info.name, sizeof d->dev.info.name, "%s", absolute);
-  d->link = nbd_link_open (absolute, timeout_s);
+  d->link = nbd_link_open (absolute, timeout_s, flags & DEV_OPEN_READONLY);
   if (d->link) {
     d->server = nbd_link_server (d->link);
     if (describe (d, flags) == 0)

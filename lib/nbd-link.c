@@ -66,6 +66,7 @@ struct replay_slot {
 struct nbd_link {
   char *uri;
   uint64_t timeout_ns, silence_ns;
+  bool is_readonly;             /* nothing is going to be written */
   struct nbd_server server;     /* constant after opening */
 
   struct lock lock;             /* rank 48: all below */
@@ -648,12 +649,13 @@ compare_server (const struct nbd_link *link, const struct nbd_server *is)
     return set_error (ESTALE, "its block sizes are others now (%u to %u bytes, "
                       "they were %u to %u)", is->min_bytes, is->max_bytes,
                       was->min_bytes, was->max_bytes);
-  if (is->is_readonly && !was->is_readonly)
+  if (is->is_readonly && !was->is_readonly && !link->is_readonly)
     return set_error (ESTALE, "it is read-only now");
-  if (was->can_flush > is->can_flush || was->can_fua > is->can_fua ||
-      was->can_trim > is->can_trim || was->can_zero > is->can_zero ||
-      was->can_fast_zero > is->can_fast_zero ||
-      was->can_cache > is->can_cache || was->can_extents > is->can_extents)
+  if (was->can_cache > is->can_cache || was->can_extents > is->can_extents ||
+      (!link->is_readonly &&
+       (was->can_flush > is->can_flush || was->can_fua > is->can_fua ||
+        was->can_trim > is->can_trim || was->can_zero > is->can_zero ||
+        was->can_fast_zero > is->can_fast_zero)))
     return set_error (ESTALE, "it can do less now than before");
   return 0;
 }
@@ -1233,7 +1235,7 @@ nbd_link_counts (struct nbd_link *link)
 /* Open and close. */
 
 static struct nbd_link *
-link_new (const char *uri, unsigned timeout_s)
+link_new (const char *uri, unsigned timeout_s, bool is_readonly)
 {
   struct nbd_link *link = calloc (1, sizeof *link);
 
@@ -1244,6 +1246,7 @@ link_new (const char *uri, unsigned timeout_s)
     set_error (ENOMEM, "no memory to open %s", uri);
     return NULL;
   }
+  link->is_readonly = is_readonly;
   link->timeout_ns = timeout_s * NS_PER_S;
   link->silence_ns = MAX (link->timeout_ns / 2, NS_PER_S);
   link->pause_ms = PAUSE_FIRST_MS;
@@ -1256,9 +1259,9 @@ link_new (const char *uri, unsigned timeout_s)
 }
 
 struct nbd_link *
-nbd_link_open (const char *uri, unsigned timeout_s)
+nbd_link_open (const char *uri, unsigned timeout_s, bool is_readonly)
 {
-  struct nbd_link *link = link_new (uri, timeout_s);
+  struct nbd_link *link = link_new (uri, timeout_s, is_readonly);
 
   if (link == NULL)
     return NULL;

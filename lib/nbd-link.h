@@ -25,7 +25,8 @@
  *                TCP, but never because a command takes long.  For that would
  *                still be carried out some day, perhaps behind a later one.
  *             K5 After a break the export must be as it was: size, block
- *                sizes, what it can do.
+ *                sizes, what it can do (where it is only read: what concerns
+ *                reading).
  *             K6 What was given up with a connection is not sent any more.  (The
  *                server may carry out still what it has received.)
  * States:     DOWN -> CONNECTING -> REPLAYING -> UP -> ENDING (K2) -> DOWN;
@@ -89,9 +90,12 @@ struct nbd_request {
 struct nbd_link;
 
 /* Connect, in one attempt.  uri: absolute (nbd-uri.h).  timeout_s: how long
- * requests wait for a connection that has broken.  NULL with the error set.
+ * requests wait for a connection that has broken.  is_readonly: nothing is going
+ * to be written, so what the server takes does not matter (K5).  NULL with the
+ * error set.
  */
-extern struct nbd_link *nbd_link_open (const char *uri, unsigned timeout_s);
+extern struct nbd_link *nbd_link_open (const char *uri, unsigned timeout_s,
+                                       bool is_readonly);
 
 /* What the server said when it was met first. */
 extern const struct nbd_server *nbd_link_server (const struct nbd_link *link);

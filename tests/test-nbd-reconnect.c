@@ -340,6 +340,26 @@ test_shutdown (void)
   t_fault_stop (f);
 }
 
+/* Served read-only, it may be read-only now. */
+static void
+test_readonly (void)
+{
+  struct t_fault *f = start_export ();
+  struct t_server *s = serve (f, "timeout=5 -r");
+  struct nbd_handle *h = t_nbd_connect (s);
+
+  t_part ("read-only");
+  T_OK (t_nbd_touch (h, 100, 8));
+  t_fault_kill (f);
+  f->options.nbdkit = "-r";
+  t_fault_restart (f);
+  t_nbd_expect (h, 100, 8, 1);
+  T_ASSERT (count_said (s, "another export") == 0);
+  t_nbd_close (h);
+  t_server_stop (s);
+  t_fault_stop (f);
+}
+
 /* More than can be remembered is flushed. */
 static void
 test_much (void)
@@ -412,6 +432,7 @@ main (void)
   test_timeout ();
   test_lost_writes ();
   test_shutdown ();
+  test_readonly ();
   test_much ();
   test_deadline ();
   return t_end ();
