@@ -7,7 +7,7 @@
  *             a write flushes first) and written again where the connection
  *             breaks.  So a flush that fails for want of a connection has lost
  *             nothing, and another one may succeed; nor has one that fails
- *             because something is owed.  One that the server fails stays failed
+ *             because something is owed.  What the server fails stays failed
  *             (dev_flush).
  * Locking:    parts (rank 44) around the read and the write of a block of which
  *             a part is written.  Whoever writes it whole is the only one who

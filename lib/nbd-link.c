@@ -40,7 +40,7 @@
                                    others waited for is over */
 #define TICK_NS NS_PER_S        /* look after the connection so often */
 
-#define FAREWELL_NS (NS_PER_S / 2)      /* after ESHUTDOWN it closes, or stays */
+#define FAREWELL_NS (NS_PER_S / 2)      /* it closes then, or stays */
 #define SLICE_NS (NS_PER_S / 20)
 
 enum link_state {
@@ -208,7 +208,7 @@ is_idle_locked (const struct nbd_link *link)
   return true;
 }
 
-/* One connection has broken.  What is under way on others is waited for: were it
+/* One connection has broken.  What is under way on others is awaited: were it
  * thrown away and sent again, the server might carry out the first one still,
  * behind a newer write (K2).
  */
@@ -785,7 +785,7 @@ tell_owed (const struct nbd_link *link, const struct replay_write *w, int err)
                  (unsigned long long) w->offset, errno_text (err));
 }
 
-/* Wait for the write in a slot, not longer than until_ns.  Is the slot free, and
+/* Wait for the write in a slot, at most until until_ns.  Is the slot free, and
  * the link still there?
  */
 static bool
@@ -939,7 +939,7 @@ replay_all_locked (struct nbd_link *link, uint64_t until_ns)
 }
 
 /* After a break the log is as it was, and all of it is written once more; else
- * what is owed.  Whoever leads may leave at until_ns: what is under way goes on,
+ * what is owed.  The leader may leave at until_ns: what is under way goes on,
  * and the next one takes it from there.  (It is not sent again on another
  * connection: K4.)
  */
@@ -1283,7 +1283,7 @@ nbd_link_open (const char *uri, unsigned timeout_s, bool is_readonly)
   return NULL;
 }
 
-/* A connection that hears no more requests is worth waiting for until end_ns. */
+/* A connection that hears no more requests is worth a wait until end_ns. */
 static void
 take_leave (struct nbd_handle *h, uint64_t end_ns)
 {
@@ -1304,7 +1304,7 @@ nbd_link_close (struct nbd_link *link)
   int saved = errno;
 
   if (link->replay.first)
-    log_message (LEVEL_WARNING, "%s: closed without a flush%s: up to %llu bytes "
+    log_message (LEVEL_WARNING, "%s: closed without flush%s: up to %llu bytes "
                  "that were written may be lost", link->uri,
                  link->replay.nr_owed > 0 ? ", and some cannot be written" : "",
                  (unsigned long long) link->replay.nr_bytes);

@@ -8,9 +8,9 @@
  * Invariants: K1 A request ends with what the server answered to it, or with
  *                ESHUTDOWN: what happens to a connection never looks like the
  *                answer of a disk.
- *                (A server may answer ESHUTDOWN itself: if it does not close the
- *                connection then, that is its answer, and the link stays up.)
- *             K2 Where one connection breaks, nothing more is sent on the others;
+ *                (A server may answer ESHUTDOWN itself: if it leaves the
+ *                connection open, that is its answer, and the link stays up.)
+ *             K2 Where one connection breaks, no more is sent on the others;
  *                what is under way on them is waited for, up to half of the
  *                timeout.  Then all are given up, and what was not answered is
  *                sent again on new ones.
@@ -27,7 +27,7 @@
  *             K5 After a break the export must be as it was: size, block
  *                sizes, what it can do (where it is only read: what concerns
  *                reading).
- *             K6 What was given up with a connection is not sent any more.  (The
+ *             K6 What was given up with a connection is sent no more.  (The
  *                server may carry out still what it has received.)
  * States:     DOWN -> CONNECTING -> REPLAYING -> UP -> ENDING (K2) -> DOWN;
  *             any -> DOWN.
@@ -90,8 +90,8 @@ struct nbd_request {
 struct nbd_link;
 
 /* Connect, in one attempt.  uri: absolute (nbd-uri.h).  timeout_s: how long
- * requests wait for a connection that has broken.  is_readonly: nothing is going
- * to be written, so what the server takes does not matter (K5).  NULL with the
+ * requests wait for a connection that has broken.  is_readonly: nothing will
+ * be written, so what the server takes does not matter (K5).  NULL with the
  * error set.
  */
 extern struct nbd_link *nbd_link_open (const char *uri, unsigned timeout_s,
@@ -120,7 +120,7 @@ extern void nbd_link_forget (struct nbd_link *link);
  */
 extern bool nbd_link_has_lost (struct nbd_link *link);
 
-/* Is some of a range (or of all: count UINT64_MAX) owed: it could not be written
+/* Is some of a range (of all: count UINT64_MAX) owed: it could not be written
  * again after a break (N4)?  Each flush tries it again.
  */
 extern bool nbd_link_owes (struct nbd_link *link, uint64_t count,

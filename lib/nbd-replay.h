@@ -8,10 +8,10 @@
  * Invariants: N1 No two of them touch the same byte: of each byte only what was
  *                answered last is here.  So they may be written again in any
  *                order, and nothing is ever put over something newer.
- *             N2 One that is not durable is not forgotten, unless something newer
+ *             N2 One that is not durable is not forgotten, unless what is newer
  *                was written to the same place; one that is durable only takes
  *                its place away from older ones.
- *             N3 While they are being written again none is dropped: only a link
+ *             N3 While they are written again none is dropped: only a link
  *                that is up drops.
  *             N4 What could not be written again is owed: it stays, whatever is
  *                flushed, until it is written or something newer takes its
@@ -78,7 +78,7 @@ extern void replay_clear (struct replay *r);
 extern void replay_owe (struct replay *r, struct replay_write *w);
 extern void replay_pay (struct replay *r, struct replay_write *w);
 
-/* How much from offset on, up to count, is owed as one, or is not.  What is owed
+/* How much from offset on, up to count, is owed as one, or not.  What is owed
  * is put into buf (NULL: nowhere).
  */
 extern uint64_t replay_owed (const struct replay *r, void *buf, uint64_t count,

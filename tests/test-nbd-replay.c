@@ -142,7 +142,8 @@ test_fast_zero (void)
     .volatile_cache = true, .nbdkit = "--filter=nozero",
     .params = "zeromode=plugin fastzeromode=ignore",
   };
-  char *image = t_path ("zero"), zeroes[8 * T_SECTOR] = { 0 }, buf[8 * T_SECTOR];
+  char *image = t_path ("zero"), zeroes[8 * T_SECTOR] = { 0 };
+  char buf[8 * T_SECTOR];
   struct t_fault *f;
   struct t_server *s;
   struct nbd_handle *h;
@@ -228,7 +229,7 @@ break_connection (const struct t_server *s, const struct t_fault *f,
   T_FAIL ("the connection is not found");
 }
 
-/* One of several connections breaks, while on another a write is slow: were that
+/* One of several connections breaks, and on another a write is slow: were that
  * sent again, the first one might be carried out behind a newer write.
  */
 static void
@@ -257,7 +258,7 @@ test_one_breaks (void)
   t_fault_stop (f);
 }
 
-/* The server answers ESHUTDOWN to one request, and lives on: no other request is
+/* The server answers ESHUTDOWN to one request, and lives: no other request is
  * thrown away for it.
  */
 static void
@@ -266,7 +267,9 @@ test_shutdown_alive (void)
   struct t_fault *f = start_export (8 << 20, false);
   struct t_server *s = serve (f, "");
   struct nbd_handle *h = t_nbd_connect (s);
-  struct job slow = { .server = s, .kind = PUT, .lba = 1000, .nr = 1, .gen = 2 };
+  struct job slow = {
+    .server = s, .kind = PUT, .lba = 1000, .nr = 1, .gen = 2,
+  };
   uint64_t begin;
 
   t_part ("ESHUTDOWN, and the server lives");
