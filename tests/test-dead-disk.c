@@ -25,7 +25,8 @@ static struct t_disk *disk;
 static void
 set_dead (bool is_dead)
 {
-  t_fault_set (disk->fault, is_dead ? "all 0-%d" : "", NR_SECTORS - 1);
+  t_fault_set (disk->fault, "%s", is_dead ? t_str ("all 0-%d", NR_SECTORS - 1)
+               : "");
 }
 
 static bool
