@@ -537,8 +537,8 @@ END_TEST
 
 /* Data comes into a slot between two flushes that fail. */
 struct late {
-  unsigned nr_flushes;
-  bool has_begun;
+  _Atomic unsigned nr_flushes;
+  _Atomic bool has_begun;
   _Atomic bool is_written;
   pthread_t thread;
 };
