@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "t_ctl.h"
@@ -88,17 +89,27 @@ test_bad_sectors (void)
 }
 
 /* A note tells which store the export has. */
+/* The server makes the last folder of the state directory alone. */
+static void
+make_parents (const char *path)
+{
+  for (const char *p = strchr (path + 1, '/'); p; p = strchr (p + 1, '/'))
+    mkdir (t_str ("%.*s", (int) (p - path), path), 0755);
+}
+
 static void
 test_note (void)
 {
   const struct t_fault_options options = { .faults = "write 7\n" };
   struct t_fault *f = t_fault_start_with (new_image (8 << 20, 1), &options);
   char *store = t_path ("noted"), *line;
-  struct t_server *s = t_server_start ("backing=%s spare=%s direct=off",
-                                       f->uri, store);
-  struct nbd_handle *h = t_nbd_connect (s);
+  struct t_server *s;
+  struct nbd_handle *h;
 
   t_part ("its store is known");
+  make_parents (REMAP_STATEDIR);
+  s = t_server_start ("backing=%s spare=%s direct=off", f->uri, store);
+  h = t_nbd_connect (s);
   T_OK (t_nbd_put (h, 7, 1, 2));
   t_nbd_close (h);
   if (t_server_has_said (s, "will not be noticed")) {
