@@ -52,6 +52,9 @@ sectors_to_bytes (const struct engine *e, lba_t lba, uint64_t nr_sectors)
   return bytes < rest ? bytes : rest;
 }
 
+/* Is one of these sectors clean?  A read of them needs the disk then. */
+extern bool engine_has_clean (struct engine *e, struct span s);
+
 extern void engine_post (struct engine *e, enum event_kind kind, lba_t lba,
                          uint64_t nr_sectors, int err);
 

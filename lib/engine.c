@@ -24,11 +24,9 @@ engine_post (struct engine *e, enum event_kind kind, lba_t lba,
   struct event event = {
     .lba = lba, .nr_sectors = (uint32_t) nr_sectors, .kind = kind, .err = err,
   };
-  struct timespec now;
   int saved = errno;
 
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  event.when_ns = (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec;
+  event.when_ns = evidence_now ();
   if (e->options.event)
     e->options.event (e->options.opaque, &event);
   errno = saved;
@@ -360,9 +358,8 @@ came_late (void *opaque, struct late_read *read)
   place_late (opaque, read);
 }
 
-/* Does a read of these sectors need the disk? */
-static bool
-has_clean (struct engine *e, struct span s)
+bool
+engine_has_clean (struct engine *e, struct span s)
 {
   struct sector_run run;
 
@@ -389,7 +386,7 @@ read_in_time (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
     .skip = (size_t) (offset - lba_to_bytes (e, s.lba)), .count = count,
   };
 
-  return has_clean (e, s) ? late_reads_do (e->late_reads, &request, buf) : 1;
+  return engine_has_clean (e, s) ? late_reads_do (e->late_reads, &request, buf) : 1;
 }
 
 int

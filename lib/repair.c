@@ -364,21 +364,6 @@ rewrite_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
   return 0;
 }
 
-/* What was lost a moment ago may have been forgotten. */
-static bool
-has_clean (struct engine *e, lba_t lba, uint64_t nr_sectors)
-{
-  struct sector_run run;
-
-  for (; nr_sectors > 0; nr_sectors -= run.nr_sectors) {
-    map_next (e->map, lba, nr_sectors, &run);
-    if (run.state == SECTOR_CLEAN)
-      return true;
-    lba.n += run.nr_sectors;
-  }
-  return false;
-}
-
 int
 repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
                 const uint8_t *buf)
@@ -387,7 +372,8 @@ repair_rewrite (struct engine *e, lba_t lba, uint32_t nr_sectors,
   int r;
 
   ranges_lock (e->ranges, &lock, lba, nr_sectors);
-  r = has_clean (e, lba, nr_sectors)
+  /* What was lost a moment ago may have been forgotten. */
+  r = engine_has_clean (e, (struct span) { lba, nr_sectors })
     ? 1 : rewrite_locked (e, lba, nr_sectors, buf);
   ranges_unlock (e->ranges, &lock);
   return r;
