@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# shellcheck shell=bash
+#
+# What the tests with real clients share. A test is a bash script that tests/
+# run-test runs:
+#
+#     . "$(dirname "$0")/support.bash"
+#     begin fio nbdkit            # the tools that it needs
+#     start_disk disk 64M 'both 1000-1001'
+#     start_server remap backing=disk.img
+#     fio --ioengine=nbd --uri="$(uri_of remap)" ...
+#     stop_server remap
+#
+# It stands in a directory of its own, which is removed at the end, whatever
+# the end is, after all that start_* has started is killed (by pid) and all
+# that is mounted there is unmounted. A command that fails ends the test
+# (set -e), as does `fail`.
+#
+# A disk that fails is an nbdkit server with tests/support/fault-plugin.c, on
+# FUSE: NAME.img gives real EIO from real system calls, NAME.medium is what
+# lies on it. support/fault-plugin.c tells what a fault looks like.
+
+set -euo pipefail
+
+: "${REMAP_BUILDDIR:?run this through make check-clients}"
+remap_plugin=$REMAP_BUILDDIR/remap.so
+fault_plugin=${REMAP_FAULT_PLUGIN:-$REMAP_BUILDDIR/tests/.libs/fault-plugin.so}
+test_name=$(basename "$0" .sh)
+PATH=$PATH:/usr/sbin:/sbin
+
+test_dir=
+test_part=
+started=()                      # pids, the last one first
+declare -A pid_of               # by name
+
+# ---------------------------------------------------------------- verdicts --
+
+say ()
+{
+    printf '%s: %s\n' "$test_name" "$*"
+}
+
+# part TEXT: what the test is at, from here on.
+part ()
+{
+    test_part=$*
+    say "-- $*"
+}
+
+fail ()
+{
+    say "FAILED${test_part:+ ($test_part)}: $*" >&2
+    exit 1
+}
+
+skip ()
+{
+    say "skipped: $*"
+    exit 77
+}
+
+# Why set -e ended the test.
+# shellcheck disable=SC2317 # called by a trap
+report_command ()
+{
+    say "FAILED${test_part:+ ($test_part)}: line $1: $2" >&2
+}
+
+# should_fail COMMAND...: it has to.
+should_fail ()
+{
+    if "$@"; then
+        fail "this should have failed: $*"
+    fi
+}
+
+# equal WHAT IS SHOULD_BE
+equal ()
+{
+    [ "$2" = "$3" ] || fail "$1 is '$2', not '$3'"
+}
+
+# ------------------------------------------------------- beginning and end --
+
+# shellcheck disable=SC2317 # called by a trap
+clean_up ()
+{
+    local status=$? pid log
+    trap - ERR
+    set +e
+    trap '' INT TERM HUP
+    if [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
+        for log in "$test_dir"/*.log; do
+            [ -s "$log" ] || continue
+            printf -- '---- %s\n' "$(basename "$log")"
+            tail -n 60 "$log"
+        done
+    fi
+    if declare -F at_end >/dev/null; then
+        at_end
+    fi
+    for pid in "${started[@]}"; do
+        kill "$pid" 2>/dev/null && kill_if_stuck "$pid"
+        wait "$pid" 2>/dev/null
+    done
+    cd /
+    unmount_all
+    if [ -n "${REMAP_TEST_KEEP-}" ]; then
+        say "kept: $test_dir"
+    else
+        rm -rf "$test_dir"
+    fi
+    exit "$status"
+}
+
+# A server that does not end by itself, ends now.
+# shellcheck disable=SC2317 # called by a trap
+kill_if_stuck ()
+{
+    local n
+    for ((n = 0; n < 50; n++)); do
+        kill -0 "$1" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -9 "$1" 2>/dev/null
+}
+
+# Everything mounted in the directory of this test, the last one first.
+# shellcheck disable=SC2317 # called by a trap
+unmount_all ()
+{
+    local dir
+    awk -v dir="$test_dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts |
+        tac | while read -r dir; do
+        umount -l "$dir" 2>/dev/null || fusermount3 -uz "$dir" 2>/dev/null
+    done
+}
+
+# begin TOOL...: of each tool that is not there, the test tells, and is skipped.
+begin ()
+{
+    local tool
+    for tool; do
+        command -v "$tool" >/dev/null || skip "no $tool here"
+    done
+    test_dir=$(mktemp -d "${TMPDIR:-/tmp}/$test_name.XXXXXX")
+    trap clean_up EXIT
+    trap 'report_command "$LINENO" "$BASH_COMMAND"' ERR
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    set -E
+    cd "$test_dir"
+}
+
+need_root ()
+{
+    [ "$(id -u)" -eq 0 ] || skip "this needs root${1:+: $1}"
+}
+
+# --------------------------------------------------------------- processes --
+
+# wait_until WHAT COMMAND...: at most 30 seconds.
+wait_until ()
+{
+    local what=$1 n
+    shift
+    for ((n = 0; n < 300; n++)); do
+        if "$@"; then
+            return 0
+        fi
+        sleep 0.1
+    done
+    fail "waited 30 seconds for $what"
+}
+
+# start NAME COMMAND...: in the background; its output goes to NAME.log.
+start ()
+{
+    local name=$1
+    shift
+    "$@" >> "$name.log" 2>&1 < /dev/null &
+    pid_of[$name]=$!
+    started=("$!" "${started[@]}")
+}
+
+# start_until NAME FILE COMMAND...: and wait until it has written FILE.
+start_until ()
+{
+    local name=$1 file=$2
+    shift 2
+    rm -f "$file"
+    start "$name" "$@"
+    wait_until "$name to start" has_begun "$name" "$file"
+}
+
+has_begun ()
+{
+    kill -0 "${pid_of[$1]}" 2>/dev/null || fail "$1 did not start"
+    [ -s "$2" ]
+}
+
+# stop NAME [SIGNAL]: and wait for its end. What it ended with is in
+# $stop_status.
+stop ()
+{
+    local pid=${pid_of[$1]}
+    kill -0 "$pid" 2>/dev/null || fail "$1 has ended by itself"
+    kill -"${2:-TERM}" "$pid"
+    stop_status=0
+    wait "$pid" 2>/dev/null || stop_status=$?
+    forget "$1"
+}
+
+# It has ended, or is to go on without us.
+forget ()
+{
+    local pid others=()
+    for pid in "${started[@]}"; do
+        [ "$pid" = "${pid_of[$1]}" ] || others+=("$pid")
+    done
+    started=("${others[@]}")
+    unset "pid_of[$1]"
+}
+
+# ------------------------------------------------------------------- disks --
+
+# start_disk NAME SIZE [FAULT...]: NAME.img, with what is in NAME.medium, which
+# is made where it is missing.
+start_disk ()
+{
+    local name=$1 size=$2
+    shift 2
+    (exec 3<> /dev/fuse) 2>/dev/null || skip "no /dev/fuse here"
+    [ -e "$name.medium" ] || truncate -s "$size" "$name.medium"
+    [ -e "$fault_plugin" ] || fail "$fault_plugin is not built"
+    printf '%s\n' "$@" > "$name.faults"
+    start_until "$name-medium" "$name-medium.pid" \
+        nbdkit -f -P "$name-medium.pid" -U "$name-medium.sock" \
+        "$fault_plugin" file="$name.medium" faults="$name.faults" \
+        log="$name.requests"
+    : > "$name.img"
+    start_until "$name-fuse" "$name-fuse.pid" \
+        nbdfuse -P "$name-fuse.pid" "$name.img" \
+        "nbd+unix:///?socket=$name-medium.sock"
+}
+
+# set_faults NAME [FAULT...]: these, and no others, from now on.
+set_faults ()
+{
+    local name=$1
+    shift
+    sleep 0.02                  # a time of change of its own
+    printf '%s\n' "$@" > "$name.faults.new"
+    mv "$name.faults.new" "$name.faults"
+}
+
+stop_disk ()
+{
+    fusermount3 -u "$1.img" 2>/dev/null || umount "$1.img"
+    wait "${pid_of[$1-fuse]}" || :
+    forget "$1-fuse"
+    stop "$1-medium"
+}
+
+# ------------------------------------------------------------------ server --
+
+# start_server NAME [PARAMETER...]: nbdkit with the plugin on NAME.sock;
+# $nbdkit_options come before the plugin (filters, TLS).
+start_server ()
+{
+    local name=$1
+    shift
+    rm -f "$name.sock"          # of one that was killed
+    # The runtime of a sanitizer goes into nbdkit alone: see tests/run-test.
+    # shellcheck disable=SC2086 # a list of words
+    start_until "$name" "$name.pid" \
+        env LD_PRELOAD="${REMAP_TEST_PRELOAD-}" \
+        nbdkit -f -P "$name.pid" -U "$name.sock" ${nbdkit_options-} \
+        "$remap_plugin" "$@"
+}
+
+uri_of ()
+{
+    printf 'nbd+unix:///?socket=%s/%s.sock\n' "$test_dir" "$1"
+}
+
+# As it should end: by itself, with all that it has open closed.
+stop_server ()
+{
+    stop "$1"
+    equal "the exit status of $1" "$stop_status" 0
+}
+
+kill_server ()
+{
+    stop "$1" KILL
+}
+
+# remapped DISK: the number of sectors; lost DISK likewise.
+remapped ()
+{
+    remap_state "$1" remapped
+}
+
+lost ()
+{
+    remap_state "$1" lost
+}
+
+remap_state ()
+{
+    remapctl list --csv "$1" |
+        awk -F, -v state="$2" '$3 == state { n += $2 } END { print n + 0 }'
+}
