@@ -81,6 +81,7 @@ crash_oracle_init (struct crash_oracle *o, unsigned nr, uint32_t sector_bytes)
   o->cut = calloc (nr, sizeof o->cut[0]);
   o->flushing = calloc (nr, sizeof o->flushing[0]);
   o->trimmed = calloc (nr, sizeof o->trimmed[0]);
+  o->lost_unrecorded = calloc (nr, sizeof o->lost_unrecorded[0]);
 }
 
 void
@@ -90,6 +91,7 @@ crash_oracle_free (struct crash_oracle *o)
   free (o->cut);
   free (o->flushing);
   free (o->trimmed);
+  free (o->lost_unrecorded);
 }
 
 void
@@ -100,6 +102,19 @@ crash_oracle_copy (struct crash_oracle *to, const struct crash_oracle *from)
   crash_sets_copy (to->cut, from->cut, to->nr);
   memcpy (to->trimmed, from->trimmed, to->nr * sizeof to->trimmed[0]);
   to->rest_hash = from->rest_hash;
+}
+
+void
+crash_oracle_opened (struct crash_oracle *o)
+{
+  memset (o->lost_unrecorded, 0, o->nr * sizeof o->lost_unrecorded[0]);
+}
+
+void
+crash_oracle_read (struct crash_oracle *o, unsigned i, uint64_t hash)
+{
+  if (hash != CRASH_LOST || !o->lost_unrecorded[i])
+    crash_set_only (&o->killed[i], hash);
 }
 
 /* A write of this content was acknowledged (r 0), or may have happened. */
@@ -114,6 +129,7 @@ crash_oracle_wrote (struct crash_oracle *o, unsigned i, uint64_t hash, int r,
     crash_set_add (&o->killed[i], hash);
   else {
     crash_set_only (&o->killed[i], hash);
+    o->lost_unrecorded[i] = false;
     if (fua)
       crash_set_only (&o->cut[i], hash);
   }

@@ -31,6 +31,8 @@ struct crash_oracle {
   struct crash_set *flushing;   /* what a flush under way makes of cut */
   bool is_flushing;
   bool *trimmed;                /* since the last flush, not written since */
+  bool *lost_unrecorded;        /* called lost where no spare was left: only
+                                   this life knows, the next one reads it */
   uint64_t rest_hash;           /* of all sectors before the first one */
 };
 
@@ -49,6 +51,13 @@ extern void crash_oracle_init (struct crash_oracle *o, unsigned nr,
 extern void crash_oracle_free (struct crash_oracle *o);
 extern void crash_oracle_copy (struct crash_oracle *to,
                                const struct crash_oracle *from);
+
+/* A server begins its life. */
+extern void crash_oracle_opened (struct crash_oracle *o);
+
+/* This life has read it so, or as CRASH_LOST: so it is after a kill. */
+extern void crash_oracle_read (struct crash_oracle *o, unsigned i,
+                               uint64_t hash);
 
 /* A write of this content was acknowledged (r 0), or may have happened. */
 extern void crash_oracle_wrote (struct crash_oracle *o, unsigned i,

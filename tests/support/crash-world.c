@@ -186,8 +186,9 @@ do_read (struct crash_trial *t)
   int r = engine_pread (t->rig.engine, buf, s.nr_bytes, s.offset);
 
   if (!crash_world.is_dead && (r == 0 || errno == EIO))
-    crash_set_only (&t->oracle.killed[i],
-              crash_check_read (t, i, &t->oracle.killed[i], "running", buf));
+    crash_oracle_read (&t->oracle, i,
+                       crash_check_read (t, i, &t->oracle.killed[i], "running",
+                                         buf));
   free (buf);
   return 0;
 }
@@ -211,7 +212,7 @@ do_write_part (struct crash_trial *t)
     if (!crash_set_has (killed, was))
       crash_wrong (t, "running", "sector %u reads as something wrong",
                    t->first + i);
-    crash_set_only (killed, was);
+    crash_oracle_read (&t->oracle, i, was);
     dev_fault_pattern (buf + skip, n, t->first + i, ++t->version);
     err = engine_pwrite (t->rig.engine, buf + skip, n, s.offset + skip, 0) == 0
       ? 0 : errno;
@@ -220,7 +221,7 @@ do_write_part (struct crash_trial *t)
   }
   else if (!crash_world.is_dead && errno == EIO &&
            crash_set_has (killed, CRASH_LOST))
-    crash_set_only (killed, CRASH_LOST);
+    crash_oracle_read (&t->oracle, i, CRASH_LOST);
   free (buf);
   return err;
 }
@@ -254,6 +255,7 @@ do_forget (struct crash_trial *t)
     if (is_lost && run.spare.n != SPARE_NONE.n &&
         place_forget (e, lba, run.spare, 1) == 0)
       is_lost = false;
+    t->oracle.lost_unrecorded[i] = is_lost && run.spare.n == SPARE_NONE.n;
     if (!is_lost) {
       crash_set_remove (killed, CRASH_LOST);
       crash_set_remove (cut, CRASH_LOST);
@@ -561,6 +563,7 @@ crash_try_open (struct crash_trial *t)
   t->is_opening = true;
   t->last_write = CRASH_WRITE_OTHER;
   r = fault_rig_open (&t->rig);
+  crash_oracle_opened (&t->oracle);
   t->is_opening = false;
   t->last_write = CRASH_WRITE_OTHER;
   return r;
