@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "control-socket.h"
 #include "engine.h"
 #include "error.h"
@@ -78,15 +78,6 @@ remap_set_log (void (*fn) (int level, const char *message))
 }
 
 /* Open. */
-
-static uint64_t
-monotonic_ns (void)
-{
-  struct timespec now;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec;
-}
 
 static struct dev *
 open_backing (const struct remap_options *o)
@@ -331,7 +322,7 @@ get_status (void *opaque, struct status *ret)
   engine_get_status (d->engine, ret);
   ret->is_live = true;
   ret->pid = (int) getpid ();
-  ret->now_ns = monotonic_ns ();
+  ret->now_ns = clock_now_ns ();
   ret->uptime_s = (ret->now_ns - d->started_ns) / 1000000000;
   worker_get_snapshot (d->worker, &ret->health);
 }
@@ -463,7 +454,7 @@ remap_open (const struct remap_options *options)
     set_error (ENOMEM, "no memory");
     return NULL;
   }
-  d->started_ns = monotonic_ns ();
+  d->started_ns = clock_now_ns ();
   if (open_parts (d, options) == 0) {
     if (options->on_lost == REMAP_ON_LOST_ZERO)
       log_message (LEVEL_WARNING, "%s: on-lost=zero: sectors that are lost read "

@@ -78,6 +78,9 @@ engine_overtake_reads (struct engine *e, lba_t lba, uint64_t nr_sectors)
 /* This thread has given out zeroes for a sector that is lost. */
 extern void engine_note_made_up (void);
 
+/* -1, and why it cannot be read. */
+extern int engine_lost_error (lba_t lba);
+
 /* engine.c, for repair.c: write whole sectors wherever they live now.
  * nr_touches: how often the request has touched them already.
  * *ret_used_store is set where a spare was written.

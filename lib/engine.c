@@ -5,9 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "checked.h"
+#include "clock.h"
 #include "engine-internal.h"
 #include "error.h"
 #include "log.h"
@@ -26,7 +26,7 @@ engine_post (struct engine *e, enum event_kind kind, lba_t lba,
   };
   int saved = errno;
 
-  event.when_ns = evidence_now ();
+  event.when_ns = clock_now_ns ();
   if (e->options.event)
     e->options.event (e->options.opaque, &event);
   errno = saved;
@@ -244,8 +244,8 @@ read_remapped (struct engine *e, const struct sector_run *run, uint8_t *buf,
   return r;
 }
 
-static int
-lost_error (lba_t lba)
+int
+engine_lost_error (lba_t lba)
 {
   return set_error (EIO, "sector %llu is lost", (unsigned long long) lba.n);
 }
@@ -261,7 +261,7 @@ read_run (struct engine *e, const struct sector_run *run, uint8_t *buf,
     return read_remapped (e, run, buf, count, offset);
   case SECTOR_LOST:
     if (!e->options.lost_reads_zero)
-      return lost_error (run->lba);
+      return engine_lost_error (run->lba);
     engine_note_made_up ();
     break;
   case SECTOR_ZEROED:
@@ -280,7 +280,7 @@ check_not_lost (struct engine *e, struct span s)
   while (!e->options.lost_reads_zero && s.nr_sectors > 0) {
     map_next (e->map, s.lba, s.nr_sectors, &run);
     if (run.state == SECTOR_LOST)
-      return lost_error (run.lba);
+      return engine_lost_error (run.lba);
     s.lba.n += run.nr_sectors;
     s.nr_sectors -= run.nr_sectors;
   }

@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "checked.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "engine-internal.h"
 #include "error.h"
 #include "evidence.h"
@@ -58,15 +58,6 @@ evidence_free (struct evidence *v)
   pthread_cond_destroy (&v->changed);
   lock_destroy (&v->lock);
   free (v);
-}
-
-uint64_t
-evidence_now (void)
-{
-  struct timespec now;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec;
 }
 
 /* Places to probe. */
@@ -301,7 +292,7 @@ try_unknown (struct engine *e, struct probe *p, bool everywhere)
 {
   struct evidence *v = e->evidence;
   const uint64_t size = UINT64_C (1) << v->region_shift;
-  uint64_t end_ns = evidence_now () + TRIES_NS;
+  uint64_t end_ns = clock_now_ns () + TRIES_NS;
 
   for (unsigned i = 0; i < 3 * EVIDENCE_REGIONS && !p->is_over; i++) {
     uint64_t region = nth_region (v, p, i);
@@ -318,7 +309,7 @@ try_unknown (struct engine *e, struct probe *p, bool everywhere)
       atomic_store (&v->places[region].lba, unit.n);
       return true;
     }
-    if (p->nr_tries >= TRIES_MIN && evidence_now () >= end_ns)
+    if (p->nr_tries >= TRIES_MIN && clock_now_ns () >= end_ns)
       break;
   }
   return false;
@@ -442,7 +433,7 @@ probe_locked (struct engine *e, struct probe *p)
 {
   struct evidence *v = e->evidence;
   enum breaker_state before = v->breaker.state, state;
-  uint64_t began_ns = evidence_now (), now_ns, for_ns;
+  uint64_t began_ns = clock_now_ns (), now_ns, for_ns;
   enum breaker_answer answer;
 
   v->is_probing = true;
@@ -451,7 +442,7 @@ probe_locked (struct engine *e, struct probe *p)
   answer = ask_disk (e, p);
   if (answer == BREAKER_ANSWERS_WRITE)
     v->nr_scratch_failures = 0;
-  now_ns = evidence_now ();
+  now_ns = clock_now_ns ();
   lock_acquire (&v->lock);
   for_ns = now_ns - v->breaker.since_ns;
   breaker_note_probe (&v->breaker, p->op, answer, began_ns, now_ns);
@@ -474,7 +465,7 @@ evidence_note_answer (struct engine *e, enum breaker_op op)
 {
   struct evidence *v = e->evidence;
   enum breaker_state before, state;
-  uint64_t now_ns = evidence_now (), for_ns;
+  uint64_t now_ns = clock_now_ns (), for_ns;
 
   {
     LOCK_FOR_SCOPE (&v->lock);
@@ -513,7 +504,7 @@ evidence_get (struct engine *e, enum breaker_op op,
               uint64_t nr_sectors, int err)
 {
   struct evidence *v = e->evidence;
-  uint64_t failed_ns = evidence_now ();
+  uint64_t failed_ns = clock_now_ns ();
 
   LOCK_FOR_SCOPE (&v->lock);
   for (;;) {
@@ -555,7 +546,7 @@ void
 evidence_note_lost (struct evidence *v, lba_t lba, spare_t slot,
                     uint64_t nr_sectors)
 {
-  uint64_t now_ns = evidence_now ();
+  uint64_t now_ns = clock_now_ns ();
   struct loss loss = {
     .lba = lba, .slot = slot, .nr_sectors = (uint32_t) nr_sectors,
     .when_ns = now_ns,
@@ -584,7 +575,7 @@ void
 evidence_give_loss (struct evidence *v, struct loss loss, uint64_t since_ns,
                     unsigned pause_s)
 {
-  loss.when_ns = evidence_now ();
+  loss.when_ns = clock_now_ns ();
 
   LOCK_FOR_SCOPE (&v->lock);
   losses_add (&v->losses, &loss);
@@ -622,7 +613,7 @@ evidence_wait (struct evidence *v, uint64_t due_ns)
   while (!v->is_news && !v->is_stopped) {
     if (due_ns == BREAKER_NEVER)
       lock_wait (&v->lock, &v->has_news);
-    else if (evidence_now () >= due_ns)
+    else if (clock_now_ns () >= due_ns)
       break;
     else
       lock_wait_until (&v->lock, &v->has_news, due_ns);

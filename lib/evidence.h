@@ -62,9 +62,6 @@ struct evidence {
 extern struct evidence *evidence_new (uint64_t nr_sectors);
 extern void evidence_free (struct evidence *v);
 
-/* CLOCK_MONOTONIC. */
-extern uint64_t evidence_now (void);
-
 /* One place in sixteen is remembered, and the first of a region. */
 static inline void
 evidence_note_good (struct evidence *v, lba_t lba)

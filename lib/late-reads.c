@@ -4,21 +4,19 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "checked.h"
+#include "clock.h"
 #include "error.h"
 #include "late-reads.h"
 #include "lock.h"
 #include "log.h"
+#include "thread.h"
 
-#define NS_PER_MS UINT64_C (1000000)
-#define NS_PER_S UINT64_C (1000000000)
 
 /* Threads that have nothing to do and stay; more of them end. */
 #define IDLE_MAX 16
@@ -70,15 +68,6 @@ struct late_reads {
   pthread_cond_t changed;       /* a late read, or a thread, has ended */
 };
 
-static uint64_t
-now_ns (void)
-{
-  struct timespec now;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return (uint64_t) now.tv_sec * NS_PER_S + (uint64_t) now.tv_nsec;
-}
-
 struct late_reads *
 late_reads_new (uint64_t deadline_ms, struct ranges *ranges,
                 const struct late_reads_owner *owner)
@@ -121,7 +110,7 @@ read_new (const struct late_reads_request *request)
   read->lba = request->lba;
   read->nr_sectors = request->nr_sectors;
   read->nr_bytes = request->nr_bytes;
-  read->begun_ns = now_ns ();
+  read->begun_ns = clock_now_ns ();
   read->marks = calloc (1, request->nr_sectors);
   read->buf = aligned_alloc (BUFFER_ALIGNMENT,
                              round_up (request->nr_bytes, BUFFER_ALIGNMENT));
@@ -152,7 +141,7 @@ late_read_data (const struct late_read *read)
 unsigned
 late_read_took_s (const struct late_read *read)
 {
-  return (unsigned) ((now_ns () - read->begun_ns) / NS_PER_S);
+  return (unsigned) ((clock_now_ns () - read->begun_ns) / NS_PER_S);
 }
 
 /* The sectors that a read has in common with a range, counted from the read's
@@ -391,31 +380,17 @@ join_ended (struct late_reads *l)
   }
 }
 
-/* Signals are for the threads of the program. */
-static int
-create_thread (struct reader *reader)
-{
-  sigset_t all, before;
-  pthread_t thread;
-  int err;
-
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &before);
-  err = pthread_create (&thread, NULL, reader_main, reader);
-  pthread_sigmask (SIG_SETMASK, &before, NULL);
-  return err ? -1 : 0;
-}
-
 /* One more thread; it has been counted. */
 static int
 add_thread (struct late_reads *l)
 {
   struct reader *reader = calloc (1, sizeof *reader);
+  pthread_t thread;             /* it tells itself which one it is */
 
   join_ended (l);
   if (reader) {
     reader->l = l;
-    if (create_thread (reader) == 0)
+    if (thread_start (&thread, reader_main, reader) == 0)
       return 0;
     free (reader);
   }

@@ -5,8 +5,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "clock.h"
 #include "log.h"
 
 static _Atomic (log_fn *) log_callback;
@@ -54,11 +54,7 @@ may_speak (enum log_level level, unsigned *ret_left_out)
   static _Atomic unsigned left_out[LEVEL_DEBUG + 1];
   const uint64_t burst_ns = (uint64_t) BURST * NS_PER_MESSAGE;
   uint64_t now_ns, was, next;
-  struct timespec now;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  now_ns = (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec
-    + burst_ns;
+  now_ns = clock_now_ns () + burst_ns;
   was = atomic_load (&used_up_until[level]);
   do {
     next = (was < now_ns - burst_ns ? now_ns - burst_ns : was)

@@ -11,19 +11,17 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <libnbd.h>
 
 #include "checked.h"
+#include "clock.h"
 #include "error.h"
 #include "lock.h"
 #include "log.h"
 #include "nbd-link.h"
 
-#define NS_PER_MS UINT64_C (1000000)
-#define NS_PER_S UINT64_C (1000000000)
 
 #define CONNECTIONS_MAX 4
 #define REQUEST_MAX (32u << 20)
@@ -99,15 +97,6 @@ struct nbd_link {
   bool has_lost;
 };
 
-static uint64_t
-now_ns (void)
-{
-  struct timespec now;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return (uint64_t) now.tv_sec * NS_PER_S + (uint64_t) now.tv_nsec;
-}
-
 static bool
 wait_until_locked (struct nbd_link *link, uint64_t until_ns)
 {
@@ -162,7 +151,7 @@ give_up_connection (struct connection *c)
 static void
 put_off_locked (struct nbd_link *link)
 {
-  link->next_attempt_ns = now_ns () + link->pause_ms * NS_PER_MS;
+  link->next_attempt_ns = clock_now_ns () + link->pause_ms * NS_PER_MS;
   link->pause_ms = MIN (2 * link->pause_ms, (unsigned) PAUSE_MAX_MS);
 }
 
@@ -170,7 +159,7 @@ put_off_locked (struct nbd_link *link)
 static void
 note_break_locked (struct nbd_link *link, const char *why, bool is_silent)
 {
-  const uint64_t now = now_ns (), silence = is_silent ? link->silence_ns : 0;
+  const uint64_t now = clock_now_ns (), silence = is_silent ? link->silence_ns : 0;
 
   link->counts.nr_breaks++;
   link->down_since_ns = now;
@@ -223,7 +212,7 @@ lose_locked (struct nbd_link *link, struct connection *c, const char *why,
   if (link->state == LINK_UP) {
     note_break_locked (link, why, is_silent);
     link->state = LINK_ENDING;
-    link->ending_end_ns = now_ns () + link->timeout_ns / 2;
+    link->ending_end_ns = clock_now_ns () + link->timeout_ns / 2;
   }
   give_up_connection (c);
   if (is_idle_locked (link))
@@ -367,7 +356,7 @@ static void
 drive_locked (struct nbd_link *link, struct connection *c, const void *me,
               uint64_t until_ns)
 {
-  const uint64_t life = c->life, now = now_ns ();
+  const uint64_t life = c->life, now = clock_now_ns ();
   const int fd = nbd_aio_get_fd (c->h);
   struct pollfd fds[2] = {
     { .fd = fd, .events = poll_events (nbd_aio_get_direction (c->h)) },
@@ -516,11 +505,11 @@ wait_for_locked (struct nbd_link *link, struct connection *c,
 static bool
 is_leaving_locked (struct nbd_link *link, struct connection *c, uint64_t life)
 {
-  const uint64_t end_ns = now_ns () + FAREWELL_NS;
+  const uint64_t end_ns = clock_now_ns () + FAREWELL_NS;
 
-  while (c->life == life && now_ns () < end_ns)
+  while (c->life == life && clock_now_ns () < end_ns)
     if (c->driver)
-      wait_until_locked (link, MIN (end_ns, now_ns () + SLICE_NS));
+      wait_until_locked (link, MIN (end_ns, clock_now_ns () + SLICE_NS));
     else
       drive_locked (link, c, &end_ns, end_ns);
   if (c->life == life && c->driver == NULL && c->requests)
@@ -598,7 +587,7 @@ begin_attempt_locked (struct nbd_link *link)
   link->counts.nr_attempts++;
   link->nr_connected = 0;
   link->nr_wanted = link->nr_max;
-  link->attempt_end_ns = now_ns () + ATTEMPT_NS;
+  link->attempt_end_ns = clock_now_ns () + ATTEMPT_NS;
   begin_connection_locked (link);
 }
 
@@ -691,7 +680,7 @@ end_connection_locked (struct nbd_link *link, struct nbd_handle *h)
     return;
   prepare_socket (link, nbd_aio_get_fd (h));
   link->nr_connected++;
-  link->attempt_end_ns = now_ns () + FURTHER_NS;
+  link->attempt_end_ns = clock_now_ns () + FURTHER_NS;
   if (link->nr_connected < link->nr_wanted)
     begin_connection_locked (link);
   if (link->nr_connected >= link->nr_wanted)
@@ -718,7 +707,7 @@ connect_locked (struct nbd_link *link, uint64_t until_ns)
 {
   struct connection *c = &link->connections[link->nr_connected];
   struct pollfd fd;
-  uint64_t now = now_ns ();
+  uint64_t now = clock_now_ns ();
   uint64_t wait_ns;
 
   until_ns = MIN (until_ns, link->attempt_end_ns);
@@ -735,7 +724,7 @@ connect_locked (struct nbd_link *link, uint64_t until_ns)
     end_connection_locked (link, c->h);
   else if (nbd_aio_is_connecting (c->h) != 1)
     connection_failed_locked (link, libnbd_error ());
-  else if (now_ns () >= link->attempt_end_ns)
+  else if (clock_now_ns () >= link->attempt_end_ns)
     connection_failed_locked (link, "no answer");
 }
 
@@ -799,7 +788,7 @@ end_replay_slot (struct nbd_link *link, struct replay_slot *slot,
 
   if (w == NULL)
     return true;
-  while (!slot->request.is_done && now_ns () < until_ns)
+  while (!slot->request.is_done && clock_now_ns () < until_ns)
     if (c->driver)
       lock_wait_until (&link->lock, &slot->request.changed, until_ns);
     else
@@ -892,7 +881,7 @@ wait_until_idle_locked (struct nbd_link *link)
   const uint64_t generation = link->generation;
 
   while (!is_idle_locked (link) && link->generation == generation &&
-         now_ns () < link->idle_end_ns)
+         clock_now_ns () < link->idle_end_ns)
     wait_until_locked (link, link->idle_end_ns);
   return link->generation == generation && is_idle_locked (link);
 }
@@ -903,8 +892,8 @@ begin_to_pay_locked (struct nbd_link *link)
 {
   link->state = LINK_REPLAYING;
   link->writes_all_again = false;
-  link->idle_end_ns = now_ns () + ATTEMPT_NS;
-  link->give_up_ns = now_ns () + link->timeout_ns;
+  link->idle_end_ns = clock_now_ns () + ATTEMPT_NS;
+  link->give_up_ns = clock_now_ns () + link->timeout_ns;
 }
 
 /* False: not now. */
@@ -993,7 +982,7 @@ static void
 tell_return_locked (struct nbd_link *link)
 {
   char seconds[64];
-  uint64_t ms = (now_ns () - link->down_since_ns) / NS_PER_MS;
+  uint64_t ms = (clock_now_ns () - link->down_since_ns) / NS_PER_MS;
 
   snprintf (seconds, sizeof seconds, "after %llu.%llu s",
             (unsigned long long) (ms / 1000),
@@ -1007,7 +996,7 @@ lead_step_locked (struct nbd_link *link, uint64_t until_ns)
 {
   switch (link->state) {
   case LINK_DOWN:
-    if (now_ns () < link->next_attempt_ns)
+    if (clock_now_ns () < link->next_attempt_ns)
       wait_until_locked (link, MIN (until_ns, link->next_attempt_ns));
     else
       begin_attempt_locked (link);
@@ -1019,7 +1008,7 @@ lead_step_locked (struct nbd_link *link, uint64_t until_ns)
     replay_locked (link, until_ns);
     break;
   case LINK_ENDING:
-    if (is_idle_locked (link) || now_ns () >= link->ending_end_ns)
+    if (is_idle_locked (link) || clock_now_ns () >= link->ending_end_ns)
       break_locked (link, link->why, false);
     else
       wait_until_locked (link, MIN (until_ns, link->ending_end_ns));
@@ -1037,7 +1026,7 @@ lead_locked (struct nbd_link *link, uint64_t until_ns, bool once)
 
   link->is_led = true;
   tell_loss_locked (link);
-  while (link->state != LINK_UP && now_ns () < until_ns &&
+  while (link->state != LINK_UP && clock_now_ns () < until_ns &&
          !(once && link->state == LINK_DOWN &&
            link->counts.nr_attempts != nr_attempts))
     lead_step_locked (link, until_ns);
@@ -1057,11 +1046,11 @@ lead_locked (struct nbd_link *link, uint64_t until_ns, bool once)
 static int
 wait_until_up_locked (struct nbd_link *link)
 {
-  const uint64_t begin_ns = now_ns ();
+  const uint64_t begin_ns = clock_now_ns ();
   const bool is_late = link->state != LINK_UP && begin_ns >= link->give_up_ns;
 
   while (link->state != LINK_UP) {
-    uint64_t now = now_ns ();
+    uint64_t now = clock_now_ns ();
     uint64_t until_ns = is_late ? begin_ns + LATE_NS : link->give_up_ns;
 
     if (now >= until_ns || (is_late && link->state == LINK_DOWN &&
@@ -1273,7 +1262,7 @@ nbd_link_open (const char *uri, unsigned timeout_s, bool is_readonly)
     }
   }
   lock_acquire (&link->lock);
-  lead_locked (link, now_ns () + 2 * ATTEMPT_NS, true);
+  lead_locked (link, clock_now_ns () + 2 * ATTEMPT_NS, true);
   lock_release (&link->lock);
   if (link->state == LINK_UP)
     return link;
@@ -1291,7 +1280,7 @@ take_leave (struct nbd_handle *h, uint64_t end_ns)
 
   if (nbd_aio_is_ready (h) != 1 || nbd_aio_disconnect (h, 0) == -1)
     return;
-  while ((now = now_ns ()) < end_ns && nbd_aio_is_closed (h) != 1 &&
+  while ((now = clock_now_ns ()) < end_ns && nbd_aio_is_closed (h) != 1 &&
          nbd_aio_is_dead (h) != 1)
     if (nbd_poll (h, (int) ((end_ns - now) / NS_PER_MS)) != 1)
       break;
@@ -1300,7 +1289,7 @@ take_leave (struct nbd_handle *h, uint64_t end_ns)
 void
 nbd_link_close (struct nbd_link *link)
 {
-  const uint64_t end_ns = now_ns () + NS_PER_S;
+  const uint64_t end_ns = clock_now_ns () + NS_PER_S;
   int saved = errno;
 
   if (link->replay.first)

@@ -4,17 +4,18 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "checked.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "engine-internal.h"
 #include "error.h"
 #include "evidence.h"
 #include "log.h"
 #include "patrol.h"
+#include "thread.h"
 
 struct patrol {
   struct engine *engine;
@@ -197,23 +198,18 @@ patrol_main (void *opaque)
   struct patrol *p = opaque;
 
   while (evidence_wait (p->engine->evidence,
-                        patrol_step (p, evidence_now ())))
+                        patrol_step (p, clock_now_ns ())))
     ;
   return NULL;
 }
 
-/* Signals are for the threads of the program. */
 int
 patrol_start (struct patrol *p)
 {
-  sigset_t all, before;
   int err;
 
   assert (!p->started);
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &before);
-  err = pthread_create (&p->thread, NULL, patrol_main, p);
-  pthread_sigmask (SIG_SETMASK, &before, NULL);
+  err = thread_start (&p->thread, patrol_main, p);
   if (err)
     return set_error (err, "patrol: no thread can be made: %s",
                       errno_text (err));

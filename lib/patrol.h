@@ -28,7 +28,7 @@ extern int patrol_start (struct patrol *p);
 extern void patrol_free (struct patrol *p);
 
 /* Do what is due at a time, in the calling thread; returns when there is more to
- * do (UINT64_MAX: when something happens).  Times are of evidence_now.  For the
+ * do (UINT64_MAX: when something happens).  Times are of clock_now_ns.  For the
  * thread, and for tests, which need none, nor the patience.
  */
 extern uint64_t patrol_step (struct patrol *p, uint64_t now_ns);

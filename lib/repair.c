@@ -58,12 +58,6 @@ touches_allowed (const struct engine *e)
   return 1 + e->options.retries;
 }
 
-static int
-lost_error (lba_t lba)
-{
-  return set_error (EIO, "sector %llu is lost", (unsigned long long) lba.n);
-}
-
 /* Read. */
 
 /* Read clean sectors that this thread has alone, with the touches that are
@@ -96,7 +90,7 @@ read_clean_locked (struct engine *e, lba_t lba, uint64_t nr_sectors,
     return -1;                  /* E6 */
   s->nr_found++;
   place_lost (e, lba, nr_sectors, err);
-  return lost_error (lba);
+  return engine_lost_error (lba);
 }
 
 /* A slot does not give its sector's data, and nobody else can have it now. */
@@ -116,7 +110,7 @@ lose_remapped (struct engine *e, const struct sector_run *run)
                        .lba = run->lba, .nr_sectors = 1, .state = SECTOR_LOST,
                        .spare = run->spare }, CAUSE_SPARE_ERROR, NULL) == -1)
     return -1;
-  return lost_error (run->lba);
+  return engine_lost_error (run->lba);
 }
 
 /* Its spare is tried as often as a sector of the disk would be. */
@@ -150,7 +144,7 @@ read_sector_locked (struct engine *e, lba_t lba, struct search *s,
   case SECTOR_REMAPPED:
     return read_spare_locked (e, &run, s->nr_spare_touches, buf);
   case SECTOR_LOST:
-    return lost_error (lba);
+    return engine_lost_error (lba);
   case SECTOR_ZEROED:
     break;
   }

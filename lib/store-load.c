@@ -14,6 +14,7 @@
 #include "error.h"
 #include "store-claims.h"
 #include "store-load.h"
+#include "thread.h"
 
 struct loader {
   struct dev *dev;
@@ -525,7 +526,7 @@ load_and_read_next (struct loader *l, const struct stretch *t,
   set_stretch (&l->image->super, t->section->first_slot + t->first + t->nr,
                next);
   has_reader = next->nr > 0 &&
-    pthread_create (&reader, NULL, read_stretch, next) == 0;
+    thread_start (&reader, read_stretch, next) == 0;
   r = load_stretch (l, t);
   if (has_reader)
     pthread_join (reader, NULL);

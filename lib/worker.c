@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "event-queue.h"
 #include "lock.h"
 #include "log.h"
+#include "thread.h"
 #include "worker.h"
 
 #define QUEUE_CAPACITY 4096
@@ -307,20 +307,6 @@ make_loop (struct worker *worker)
   return loop;
 }
 
-/* The worker takes no signals: they are for the threads of the program. */
-static int
-create_thread (struct worker *worker)
-{
-  sigset_t all, before;
-  int err;
-
-  sigfillset (&all);
-  pthread_sigmask (SIG_SETMASK, &all, &before);
-  err = pthread_create (&worker->thread, NULL, worker_main, worker);
-  pthread_sigmask (SIG_SETMASK, &before, NULL);
-  return err;
-}
-
 int
 worker_start (struct worker *worker)
 {
@@ -331,7 +317,7 @@ worker_start (struct worker *worker)
   if (!loop)
     return -1;
   atomic_store (&worker->loop, loop);
-  err = create_thread (worker);
+  err = thread_start (&worker->thread, worker_main, worker);
   if (err)
     /* worker_free destroys the loop: somebody may be posting to it. */
     return set_error (err, "worker: no thread can be made: %s",

@@ -14,13 +14,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "thread.h"
+
 static bool denies_threads, denies_memory;
 
 static int
-deniable_create (pthread_t *thread, const pthread_attr_t *attr,
-                 void *(*fn) (void *), void *opaque)
+deniable_start (pthread_t *ret, void *(*fn) (void *), void *opaque)
 {
-  return denies_threads ? EAGAIN : pthread_create (thread, attr, fn, opaque);
+  return denies_threads ? EAGAIN : thread_start (ret, fn, opaque);
 }
 
 static void *
@@ -29,10 +30,10 @@ deniable_alloc (size_t alignment, size_t size)
   return denies_memory ? NULL : aligned_alloc (alignment, size);
 }
 
-#define pthread_create deniable_create
+#define thread_start deniable_start
 #define aligned_alloc deniable_alloc
 #include "../lib/late-reads.c"
-#undef pthread_create
+#undef thread_start
 #undef aligned_alloc
 
 #include "dev-fault.h"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "checked.h"
+#include "clock.h"
 #include "dev-fault.h"
 #include "engine-internal.h"
 #include "error.h"
@@ -81,7 +82,7 @@ get_status (void)
 static void
 patrol_until_idle (void)
 {
-  uint64_t now_ns = evidence_now ();
+  uint64_t now_ns = clock_now_ns ();
 
   while (now_ns != UINT64_MAX)
     now_ns = patrol_step (patrol, now_ns);
@@ -465,7 +466,7 @@ START_TEST (few_losses_are_left_alone)
   begin ();
   lose (AT, 10);
   dev_fault_forget_touches (rig.backing);
-  ck_assert_uint_eq (patrol_step (patrol, evidence_now ()), UINT64_MAX);
+  ck_assert_uint_eq (patrol_step (patrol, clock_now_ns ()), UINT64_MAX);
   ck_assert_uint_eq (dev_fault_touches (rig.backing, AT), 0);
   ck_assert_uint_eq (get_status ().nr_lost, 10);
   end ();
@@ -501,7 +502,7 @@ START_TEST (disk_dies_in_a_second_look)
   dev_fault_mend (rig.backing, 0, NR_SECTORS);
   dev_fault_fail_calls (rig.backing, DEV_FAULT_ALL, 1 + 50 * (unsigned) _i,
                         true, EIO);
-  patrol_step (patrol, evidence_now () + 2 * BREAKER_QUIET_NS);
+  patrol_step (patrol, clock_now_ns () + 2 * BREAKER_QUIET_NS);
   expect_breaker (BREAKER_OPEN);
   ck_assert_uint_gt (get_status ().nr_lost, 0);
   dev_fault_heal_calls (rig.backing);
@@ -819,7 +820,7 @@ START_TEST (probes_do_little_harm)
   for (unsigned i = 0; i < 5; i++) {
     fault_rig_write (&rig, AT, 1, 1, 0);
     for (unsigned k = 0; k < 20; k++)
-      patrol_step (patrol, evidence_now () + 2 * BREAKER_PROBE_NS);
+      patrol_step (patrol, clock_now_ns () + 2 * BREAKER_PROBE_NS);
     expect_breaker (BREAKER_READ_ONLY);
     expect_data (0, AT, 0);
     expect_data (AT + 1, NR_SECTORS - AT - 1, 0);
@@ -890,7 +891,7 @@ START_TEST (dead_disk_with_mapped_middles)
   kill_disk (EIO);
   for (unsigned i = 0; i < 20; i++) {
     expect_error (request (READ, AT + 5 * i, 1), EIO);
-    patrol_step (patrol, evidence_now () + 2 * BREAKER_PROBE_NS);
+    patrol_step (patrol, clock_now_ns () + 2 * BREAKER_PROBE_NS);
     expect_breaker (BREAKER_OPEN);
   }
   ck_assert_uint_eq (get_status ().nr_lost, 0);
@@ -927,7 +928,7 @@ START_TEST (bad_middles_are_no_dead_disk)
   dev_fault_spoil (rig.backing, AT + 3, 1, DEV_FAULT_BAD, 0, 0);
   for (unsigned i = 0; i < 5; i++) {
     expect_error (request (READ, AT + 3, 1), EIO);
-    patrol_step (patrol, evidence_now () + 2 * BREAKER_PROBE_NS);
+    patrol_step (patrol, clock_now_ns () + 2 * BREAKER_PROBE_NS);
   }
   expect_breaker (BREAKER_CLOSED);
   ck_assert_int_eq (fault_rig_state (&rig, AT + 3), SECTOR_LOST);
