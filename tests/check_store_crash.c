@@ -38,6 +38,8 @@ slowness (void)
 
   if (valgrind && *valgrind)
     return 11;
+  if (sanitizer && strstr (sanitizer, "thread"))
+    return 24;
   return sanitizer && *sanitizer ? 8 : 1;
 }
 
