@@ -233,6 +233,7 @@ start_disk ()
     (exec 3<> /dev/fuse) 2>/dev/null || skip "no /dev/fuse here"
     [ -e "$name.medium" ] || truncate -s "$size" "$name.medium"
     [ -e "$fault_plugin" ] || fail "$fault_plugin is not built"
+    rm -f "$name-medium.sock"   # of one that was stopped
     printf '%s\n' "$@" > "$name.faults"
     start_until "$name-medium" "$name-medium.pid" \
         nbdkit -f -P "$name-medium.pid" -U "$name-medium.sock" \
@@ -296,19 +297,35 @@ kill_server ()
     stop "$1" KILL
 }
 
-# remapped DISK: the number of sectors; lost DISK likewise.
+# remapped DISK [FIRST [LAST]]: the number of remapped sectors, of all of the
+# disk or of these; lost likewise, and away, which counts the zeroed ones with
+# the remapped ones.
 remapped ()
 {
-    remap_state "$1" remapped
+    remap_state '^remapped$' "$@"
 }
 
 lost ()
 {
-    remap_state "$1" lost
+    remap_state '^lost$' "$@"
+}
+
+away ()
+{
+    remap_state '^(remapped|zeroed)$' "$@"
 }
 
 remap_state ()
 {
-    remapctl list --csv "$1" |
-        awk -F, -v state="$2" '$3 == state { n += $2 } END { print n + 0 }'
+    remapctl list --csv "$2" |
+        awk -F, -v state="$1" -v first="${3:-0}" -v last="${4:-${3:-}}" '
+            $3 ~ state {
+                from = $1 > first + 0 ? $1 + 0 : first + 0
+                to = $1 + $2 - 1
+                if (last != "" && to > last + 0)
+                    to = last + 0
+                if (to >= from)
+                    n += to - from + 1
+            }
+            END { print n + 0 }'
 }
