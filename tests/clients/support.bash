@@ -199,6 +199,14 @@ has_begun ()
     [ -s "$2" ]
 }
 
+# has_ended NAME: by itself, and well.
+has_ended ()
+{
+    ! kill -0 "${pid_of[$1]}" 2>/dev/null || return 1
+    wait "${pid_of[$1]}" || fail "$1 ended with status $?"
+    forget "$1"
+}
+
 # stop NAME [SIGNAL]: and wait for its end. What it ended with is in
 # $stop_status.
 stop ()
