@@ -199,10 +199,15 @@ has_begun ()
     [ -s "$2" ]
 }
 
+is_gone ()
+{
+    ! kill -0 "${pid_of[$1]}" 2>/dev/null
+}
+
 # has_ended NAME: by itself, and well.
 has_ended ()
 {
-    ! kill -0 "${pid_of[$1]}" 2>/dev/null || return 1
+    is_gone "$1" || return 1
     wait "${pid_of[$1]}" || fail "$1 ended with status $?"
     forget "$1"
 }
@@ -274,7 +279,8 @@ stop_disk ()
 # ------------------------------------------------------------------ server --
 
 # start_server NAME [PARAMETER...]: nbdkit with the plugin on NAME.sock;
-# $nbdkit_options come before the plugin (filters, TLS).
+# $nbdkit_options come before the plugin (filters, TLS); $nbdkit_listen says
+# where it listens, if not there.
 start_server ()
 {
     local name=$1
@@ -284,8 +290,23 @@ start_server ()
     # shellcheck disable=SC2086 # a list of words
     start_until "$name" "$name.pid" \
         env LD_PRELOAD="${REMAP_TEST_PRELOAD-}" \
-        nbdkit -f -P "$name.pid" -U "$name.sock" ${nbdkit_options-} \
-        "$remap_plugin" "$@"
+        nbdkit -f -P "$name.pid" ${nbdkit_listen--U "$name.sock"} \
+        ${nbdkit_options-} "$remap_plugin" "$@"
+}
+
+# port_of NAME: of one that listens on -p 0, the port that the kernel chose.
+port_of ()
+{
+    local fd inode
+    for fd in "/proc/${pid_of[$1]}"/fd/*; do
+        inode=$(readlink "$fd") || continue
+        inode=${inode#socket:[} inode=${inode%]}
+        awk -v inode="$inode" '
+            $10 == inode && $4 == "0A" { sub (/.*:/, "", $2); print $2 }
+            ' /proc/net/tcp
+    done | while read -r port; do
+        echo $((16#$port))
+    done
 }
 
 uri_of ()
