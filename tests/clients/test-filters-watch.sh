@@ -25,7 +25,7 @@ stop_server remap
 # 5000 was written in place, and cannot be read.
 nbdkit_options=--filter=rate start_server remap backing=rate.img rate=2G
 io_fails "$eio" "read 5000s 512"
-both_io "write -P 1 5000s 512"
+both_io "write -D 1 5000s 512"
 compare_twin remap
 stop_server remap
 check_store rate.img.remap
@@ -35,9 +35,9 @@ part "stats: each request counts once, whatever became of it below"
 start_twins stats $bytes 'both 1000-1001' 'write 3000-3003'
 nbdkit_options=--filter=stats start_server remap backing=stats.img \
     statsfile=numbers
-both_io "write -P 1 1000s 64k" "write -P 2 2990s 32k" "write -f -P 3 11M 160k" \
+both_io "write -D 1 1000s 64k" "write -D 2 2990s 32k" "write -f -D 3 11M 160k" \
     "write -z 12M 1M" flush
-server_io "read 0 128k" "read -P 1 1000s 64k" "read -P 2 3000s 1k" flush
+server_io "read 0 128k" "read 1000s 64k" "read 3000s 1k" flush
 # counted OP: by the filter, at its end
 counted ()
 {
@@ -69,18 +69,18 @@ answered ()
     grep -q " $by \.\.\.$2\$" answers ||
         fail "no answer \"$2\" for $by: $(cat answers)"
 }
-both_io "write -f -P 1 1000s 512"
+both_io "write -f -D 1 1000s 512"
 answered 'Write id=1 offset=0x7d000 count=0x200 fua=1' \
     'Write id=1 return=0'
 io_fails "$eio" "read 5000s 512"
 answered 'Read id=1 offset=0x271000 count=0x200' \
     'Read id=1 return=-1 error=EIO'
-io_fails "$enospc" "write -P 2 8000s 64s"
+io_fails "$enospc" "write -D 2 8000s 64s"
 answered 'Write id=1 offset=0x3e8000 count=0x8000 fua=0' \
     'Write id=1 return=-1 error=ENOSPC'
-server_io "read -P 1 1000s 512"
+server_io "read 1000s 512"
 set_faults log
-both_io "write -P 3 8000s 64s" "write -P 4 5000s 512"
+both_io "write -D 3 8000s 64s" "write -D 4 5000s 512"
 compare_twin remap
 stop_server remap
 grep -q ' Disconnect ' answers || fail "no end in the log"
@@ -90,7 +90,7 @@ stop_disk log
 part "exitlast: the last client's end is the server's, in good order"
 start_twins last $bytes 'both 1000-1001' 'write 3000'
 nbdkit_options=--filter=exitlast start_server remap backing=last.img
-both_io "write -P 1 990s 32k" "write -P 2 3000s 512"
+both_io "write -D 1 990s 32k" "write -D 2 3000s 512"
 wait_until "the end of the server" has_ended remap
 check_store last.img.remap
 equal "the number of remapped sectors" "$(remapped last.img)" 3
@@ -113,15 +113,15 @@ for sector in 5000 5001; do
 done
 equal "the number of lost sectors" "$(lost retry.img)" 2
 server_io "read 6000s 512"
-both_io "write -P 1 990s 16k" "write -P 2 5000s 2s"
+both_io "write -D 1 990s 16k" "write -D 2 5000s 2s"
 [ "$(touches retry w 1000)" -le 3 ] || fail "sector 1000 was written too often"
-io_fails "$enospc" "write -P 3 8000s 64s"
+io_fails "$enospc" "write -D 3 8000s 64s"
 n=$(touches retry w 8063)
 # Each attempt writes it anew, in hope: the request, a piece, the sector.
 [ "$n" -le $((3 * 3)) ] || fail "sector 8063 was written $n times"
 equal "the number of lost sectors" "$(lost retry.img)" 0
 set_faults retry
-both_io "write -f -P 4 8000s 64s" flush
+both_io "write -f -D 4 8000s 64s" flush
 [ "$(requests retry f)" -gt "$before" ] || fail "nothing was flushed"
 compare_twin remap
 stop_server remap

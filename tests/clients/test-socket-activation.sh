@@ -53,12 +53,12 @@ stop remap
 
 part "the first client starts it, others join"
 activate remap backing=disk.img
-both_io "write -P 1 990s 20k" "write -f -P 2 8000s 64s" "write -P 3 32767s 512" \
+both_io "write -D 1 990s 20k" "write -f -D 2 8000s 64s" "write -D 3 32767s 512" \
     flush
 equal "the program" "$(program_of remap)" nbdkit
 equal "the number of remapped sectors" "$(remapped disk.img)" 67
 io_fails "$eio" "read 5000s 512"
-both_io "write -P 4 5000s 512"
+both_io "write -D 4 5000s 512"
 compare_twin remap
 stop_server remap
 check_store disk.img.remap
@@ -87,7 +87,7 @@ kill_server remap
 export nbdkit_options=--filter=exitlast
 for n in 1 2 3; do
     activate remap backing=disk.img
-    both_io "write -P 1$n 995s 8k" "write -P 2$n $((n * 100))k 4k" flush
+    both_io "write -D 1$n 995s 8k" "write -D 2$n $((n * 100))k 4k" flush
     wait_until "the end of the server" has_ended remap
     check_store disk.img.remap
 done

@@ -11,7 +11,9 @@
 #     compare_twin remap
 #
 # In qemu-io's commands `write -f` is a write with FUA; others are not flushed
-# but by `flush`. Beside its units (k, M), 1000s are 1000 sectors of 512 bytes.
+# but by `flush`. Beside its words, 1000s are 1000 sectors of 512 bytes, and
+# `write -D 7` writes data that is different in each sector, and for each
+# number.
 
 # The answers of NBD, as qemu-io says them.
 # shellcheck disable=SC2034 # for tests
@@ -29,6 +31,17 @@ make_medium ()
     }' > "$1"
     truncate -s "$2" "$1"
     fallocate --punch-hole --offset 6M --length 4M "$1"
+}
+
+# make_data FILE NUMBER. Where it is too short it is taken again, and its length
+# is no multiple of anything.
+make_data ()
+{
+    [ -e "$1" ] || awk -v number="$2" 'BEGIN {
+        for (n = 0; n < 6007; n++)
+            printf "%5d %9d\n", number, n
+        printf "the end\n"
+    }' > "$1"
 }
 
 # start_twins NAME BYTES [FAULT...]
@@ -54,6 +67,11 @@ io_of ()
             command="${BASH_REMATCH[1]}$((BASH_REMATCH[2] * 512))"
             command+=${BASH_REMATCH[3]}
         done
+        if [[ $command =~ (.*)\ -D\ ([0-9]+)\ (.*) ]]; then
+            make_data "data.${BASH_REMATCH[2]}" "${BASH_REMATCH[2]}"
+            command="${BASH_REMATCH[1]} -s data.${BASH_REMATCH[2]} "
+            command+=${BASH_REMATCH[3]}
+        fi
         commands+=(-c "$command")
         last=$command
     done
@@ -104,6 +122,22 @@ compare_twin ()
     rm -f copy.img
     qemu-img compare -q -f raw -F raw "$twin" "$uri" ||
         fail "not as its twin, with holes left out"
+}
+
+# start_bare NAME [PARAMETER...]: the server "remap" for what lies on the medium,
+# by itself, with the store of the disk. Of this file, the holes are told.
+start_bare ()
+{
+    local name=$1
+    shift
+    start_server remap backing="$name.medium" spare="$name.img.remap" \
+        adopt=yes "$@"
+}
+
+# should_have_holes SERVER: or nothing is proved by comparing with them left out.
+should_have_holes ()
+{
+    nbdinfo --map "$(uri_of "$1")" | grep -q hole || fail "$1 tells no holes"
 }
 
 # touches DISK OPS FIRST [LAST]: how many requests of these kinds (r, w, z, t)
