@@ -7,7 +7,7 @@
 
 . "$(dirname "$0")/support.bash"
 . "$(dirname "$0")/twin.bash"
-begin nbdkit nbdfuse nbdcopy nbdinfo qemu-io qemu-img sfdisk
+begin nbdkit nbdfuse nbdcopy nbdinfo qemu-io sfdisk
 
 bytes=$((16 << 20))
 

@@ -7,7 +7,7 @@
 
 . "$(dirname "$0")/support.bash"
 . "$(dirname "$0")/twin.bash"
-begin nbdkit nbdfuse nbdcopy nbdinfo qemu-io qemu-img
+begin nbdkit nbdfuse nbdcopy nbdinfo qemu-io
 
 bytes=$((16 << 20))
 

@@ -6,7 +6,7 @@
 
 . "$(dirname "$0")/support.bash"
 . "$(dirname "$0")/twin.bash"
-begin nbdkit nbdfuse nbdcopy nbdinfo qemu-io qemu-img systemd-socket-activate
+begin nbdkit nbdfuse nbdcopy nbdinfo qemu-io systemd-socket-activate
 
 bytes=$((16 << 20))
 

@@ -6,7 +6,7 @@
 
 . "$(dirname "$0")/support.bash"
 . "$(dirname "$0")/twin.bash"
-begin nbdkit nbdfuse nbdcopy nbdinfo psktool qemu-io qemu-img
+begin nbdkit nbdfuse nbdcopy nbdinfo psktool qemu-io
 [[ $(nbdkit --dump-config) == *tls=yes* ]] || skip "no TLS in this nbdkit"
 
 bytes=$((16 << 20))
