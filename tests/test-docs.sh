@@ -6,8 +6,8 @@
 set -u
 
 srcdir=${REMAP_SRCDIR:?run this through make check}
-builddir=${REMAP_BUILDDIR:?run this through make check}
 nbdkit=${NBDKIT:-nbdkit}
+name=${REMAP_PLUGIN:?run this through make check}
 man=$srcdir/man
 page=$man/nbdkit-remap-plugin.pod
 status=0
@@ -20,7 +20,7 @@ trap 'rm -rf "$tmp"' EXIT
 plugin ()
 {
     LD_PRELOAD=${REMAP_TEST_PRELOAD-} ASAN_OPTIONS=detect_leaks=0 \
-        "$nbdkit" "$builddir/remap.so" "$@"
+        "$nbdkit" "$name" "$@"
 }
 
 # same WHAT FILE FILE: both lists have the same lines, and there are some.
@@ -57,7 +57,7 @@ section '--dump-plugin OUTPUT' "$page" |
     sed -nE 's/^=item B<(remap_[a-z_]*)=.*/\1/p' | sort > "$tmp/2"
 same "the lines of --dump-plugin and those in the page" "$tmp/1" "$tmp/2"
 
-nm -D --defined-only "$builddir/remap.so" |
+nm -D --defined-only "$(sed -n 's/^path=//p' "$tmp/dump")" |
     sed -nE 's/.* remap_debug_([a-z_]*)$/-D remap.\1/p' | sort > "$tmp/1"
 section 'DEBUG FLAGS' "$page" |
     sed -nE 's/^=item B<(-D remap\.[a-z_]*)=.*/\1/p' | sort > "$tmp/2"
@@ -92,7 +92,7 @@ same "the functions in remap.h and in libremap(3)" "$tmp/1" "$tmp/2"
 
 # ---------------------------------------------------------------- remapctl ----
 
-"$builddir/ctl/remapctl" --help > "$tmp/help" || exit 1
+remapctl --help > "$tmp/help" || exit 1
 sed -nE 's/^  (remap[a-z]*|[a-z]+)  +[a-z].*/\1/p' "$tmp/help" | sort > "$tmp/1"
 sed -nE 's/^=head2 remapctl ([a-z]+).*/\1/p' "$man/remapctl.pod" |
     sort -u > "$tmp/2"

@@ -348,7 +348,7 @@ test_kill (void)
   unlink (store);
   for (unsigned i = 0; i < NR_KILLS; i++) {
     char *argv[] = {
-      t_built ("ctl/remapctl"), "check", "--repair",
+      t_remapctl (), "check", "--repair",
       store = new_damaged_copy (), NULL
     };
     pid_t pid = spawn_to_be_killed (argv);

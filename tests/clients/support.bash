@@ -23,7 +23,7 @@
 set -euo pipefail
 
 : "${REMAP_BUILDDIR:?run this through make check-clients}"
-remap_plugin=$REMAP_BUILDDIR/remap.so
+remap_plugin=${REMAP_PLUGIN:?run this through make check-clients}
 fault_plugin=${REMAP_FAULT_PLUGIN:-$REMAP_BUILDDIR/tests/.libs/fault-plugin.so}
 test_name=$(basename "$0" .sh)
 PATH=$PATH:/usr/sbin:/sbin
@@ -292,6 +292,20 @@ start_server ()
         env LD_PRELOAD="${REMAP_TEST_PRELOAD-}" \
         nbdkit -f -P "$name.pid" ${nbdkit_listen--U "$name.sock"} \
         ${nbdkit_options-} "$remap_plugin" "$@"
+    check_installed "$name"
+}
+
+# With `make installcheck` nothing of the build tree may be what is tested.
+check_installed ()
+{
+    local maps=/proc/${pid_of[$1]}/maps file
+    [ "${REMAP_TEST_INSTALLED-}" = 1 ] || return 0
+    for file in nbdkit-remap-plugin.so libremap.so.; do
+        grep -qF "/$file" "$maps" || fail "$1 has not loaded $file"
+    done
+    for file in plugin lib; do
+        should_fail grep -F "$REMAP_BUILDDIR/$file/" "$maps"
+    done
 }
 
 # port_of NAME: of one that listens on -p 0, the port that the kernel chose.

@@ -408,6 +408,39 @@ t_built (const char *relative)
 }
 
 char *
+t_plugin (void)
+{
+  const char *plugin = getenv ("REMAP_PLUGIN");
+
+  return plugin && *plugin ? t_str ("%s", plugin) : t_built ("remap.so");
+}
+
+/* Whoever sets REMAP_PLUGIN has a fitting remapctl in the PATH. */
+char *
+t_remapctl (void)
+{
+  const char *plugin = getenv ("REMAP_PLUGIN");
+
+  return plugin && *plugin ? t_str ("remapctl") : t_built ("ctl/remapctl");
+}
+
+void
+t_check_installed (pid_t pid)
+{
+  const char *installed = getenv ("REMAP_TEST_INSTALLED");
+  const char *maps;
+
+  if (installed == NULL || strcmp (installed, "1") != 0)
+    return;
+  maps = t_read_file (t_str ("/proc/%d/maps", (int) pid));
+  if (strstr (maps, "/nbdkit-remap-plugin.so") == NULL ||
+      strstr (maps, "/libremap.so.") == NULL)
+    T_FAIL ("the plugin or libremap is not in process %d", (int) pid);
+  if (strstr (maps, t_built ("plugin/")) || strstr (maps, t_built ("lib/")))
+    T_FAIL ("process %d has loaded what is not installed", (int) pid);
+}
+
+char *
 t_read_file (const char *path)
 {
   FILE *fp = fopen (path, "re");

@@ -67,6 +67,18 @@ char *t_path (const char *fmt, ...) T_PRINTF (1, 2);
  */
 char *t_built (const char *relative);
 
+/* What is tested: the plugin, as nbdkit is to be told of it, and remapctl.  run-test
+ * says which: those of the build tree, or with `make installcheck` those that
+ * are installed.
+ */
+char *t_plugin (void);
+char *t_remapctl (void);
+
+/* With `make installcheck`: no libremap and no plugin of the build tree is in
+ * this process.
+ */
+void t_check_installed (pid_t pid);
+
 /* The whole of a small text file; "" where there is none. */
 char *t_read_file (const char *path);
 void t_write_file (const char *path, const char *content);

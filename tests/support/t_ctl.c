@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* t_ctl: remapctl of the build tree, and the control socket itself. */
+/* t_ctl: remapctl, and the control socket itself. */
 
 #include <config.h>
 
@@ -20,7 +20,7 @@ int
 t_ctl (const char *command, const char *disk, char **ret_output)
 {
   char *argv[] = {
-    t_built ("ctl/remapctl"), (char *) command, (char *) disk, NULL
+    t_remapctl (), (char *) command, (char *) disk, NULL
   };
   int status;
 
@@ -35,7 +35,7 @@ t_ctl_run (const char *words, char **ret_output, char **ret_error)
   char *output = t_path ("ctl.%u.out", counter);
   char *error = t_path ("ctl.%u.err", counter++);
   const struct t_spawn how = { .stdout_to = output, .stderr_to = error };
-  char *argv[16] = { t_built ("ctl/remapctl") }, *save = NULL;
+  char *argv[16] = { t_remapctl () }, *save = NULL;
   size_t n = 1;
   int status;
 
@@ -56,7 +56,7 @@ json_t *
 t_ctl_json (const char *command, const char *disk)
 {
   char *argv[] = {
-    t_built ("ctl/remapctl"), (char *) command, "--json", (char *) disk, NULL
+    t_remapctl (), (char *) command, "--json", (char *) disk, NULL
   };
   json_error_t error;
   json_t *r;

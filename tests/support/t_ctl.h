@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* t_ctl: remapctl of the build tree, and the control socket itself. */
+/* t_ctl: remapctl, and the control socket itself. */
 
 #ifndef REMAP_T_CTL_H
 #define REMAP_T_CTL_H

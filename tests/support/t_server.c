@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* t_server: the server under test, nbdkit with remap.so of the build tree. */
+/* t_server: the server under test, nbdkit with the plugin. */
 
 #include <config.h>
 
@@ -83,7 +83,7 @@ make_argv (char **argv, const struct t_server *s, bool foreground)
   argv[n++] = s->socket;
   argv[n++] = "-P";
   argv[n++] = s->pid_file;
-  argv[n++] = t_built ("remap.so");
+  argv[n++] = t_plugin ();
   n = append_words (argv, n, s->params);
   argv[n] = NULL;
 }
@@ -114,8 +114,8 @@ new_server (char *params)
   if (s == NULL)
     T_FAIL ("out of memory");
   t_need_tool ("nbdkit");
-  if (access (t_built ("remap.so"), R_OK) == -1)
-    T_FAIL ("%s: %m (is it built?)", t_built ("remap.so"));
+  if (strchr (t_plugin (), '/') && access (t_plugin (), R_OK) == -1)
+    T_FAIL ("%s: %m (is it built?)", t_plugin ());
   s->params = params;
   s->socket = t_path ("server-%u.sock", n);
   s->pid_file = t_path ("server-%u.pid", n);
@@ -155,6 +155,7 @@ t_server_restart (struct t_server *s)
     T_FAIL ("the server is still running");
   s->pid = spawn_server (s, true);
   t_wait_until (is_ready, s, 20000, "the server's start");
+  t_check_installed (s->pid);
 }
 
 struct t_server *

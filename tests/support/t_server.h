@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* t_server: the server under test, nbdkit with remap.so of the build tree.
+/* t_server: the server under test, nbdkit with the plugin.
  *
  * Purpose: starts it as a process of its own, kills it, stops it, starts it
  *   again.  Each way of ending checks the exit status, and that what the
