@@ -166,19 +166,25 @@ stop_server remap
 printf '%s' "not what was written" |
     dd of=disk.medium bs=1 seek=$((60000 * 512)) conv=notrunc status=none
 start_server remap "${parameters[@]}"
-should_fail fio_jobs turning --rw=randwrite --bs=16k --iodepth=4 \
+# With one request at a time: some versions of nbdkit (1.32) abort if a client
+# goes with several under way.
+should_fail fio_jobs turning --rw=randwrite --bs=16k --iodepth=1 \
     --verify_only=1 2> fio-error.log
 grep -q 'verify' fio-error.log fio-turning.log || fail "$(cat fio-error.log)"
 
 part "reads of lost sectors, and of no others, fail"
 set_faults disk "${faults[@]}" 'read 3000-3001' 'read 80000'
-fio --name=lost --ioengine=nbd --uri="$(uri_of remap)" --rw=randread \
-    --bs=4k --iodepth=8 --size=$disk_bytes --continue_on_error=read \
-    --output-format=json --output=fio-lost.json > /dev/null 2>&1 || :
-equal "the reads that failed" "$(jq '.jobs[0].total_err' fio-lost.json)" 2
-equal "their error" "$(jq '.jobs[0].first_error' fio-lost.json)" 5
-equal "the reads" "$(jq '.jobs[0].read.total_ios' fio-lost.json)" \
-    $((disk_bytes / 4096))
+# When they are met, and when they are known.
+for n in 1 2; do
+    fio --name=lost --ioengine=nbd --uri="$(uri_of remap)" --rw=randread \
+        --bs=4k --iodepth=8 --size=$disk_bytes --continue_on_error=read \
+        --output-format=json --output=fio-lost.json > /dev/null 2>&1 || :
+    equal "the reads that failed, time $n" \
+        "$(jq '.jobs[0].total_err' fio-lost.json)" 2
+    equal "their error" "$(jq '.jobs[0].first_error' fio-lost.json)" 5
+    equal "the reads" "$(jq '.jobs[0].read.total_ios' fio-lost.json)" \
+        $((disk_bytes / 4096))
+done
 equal "the number of lost sectors" "$(lost store)" 3
 run_fio again --rw=randwrite --bs=8k --iodepth=8
 equal "the number of lost sectors" "$(lost store)" 0

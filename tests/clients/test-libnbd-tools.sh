@@ -8,10 +8,10 @@
 . "$(dirname "$0")/support.bash"
 begin cmp jq nbdcopy nbdfuse nbdinfo nbdkit remapctl
 
-disk_bytes=$((32 << 20))
+disk_bytes=$((16 << 20))
 sectors=$((disk_bytes / 512))
 first_faults=('both 0' 'both 511-512' 'write 2040-2055' 'both 9003'
-    'all 20000-20007' 'both 40000' "both $((sectors - 1))")
+    'all 20000-20007' 'both 30000' "both $((sectors - 1))")
 nr_bad=$((1 + 2 + 16 + 1 + 8 + 1 + 1))
 
 # ---------------------------------------------------------------- nbdinfo --
@@ -107,7 +107,7 @@ map_is ()
 # Of a disk with holes.
 map ()
 {
-    local bad=(0 511 512 {2040..2055} 9003 {20000..20007} 40000
+    local bad=(0 511 512 {2040..2055} 9003 {20000..20007} 30000
         $((sectors - 1))) sector
     part "nbdinfo: the map"
     start_disk disk $disk_bytes "${first_faults[@]}"
@@ -125,7 +125,7 @@ map ()
         "$(uri_of remap)"
     nbdinfo --map "$(uri_of remap)" > map
     map_is data "${bad[@]}"
-    map_is hole,zero 3000 9100 19000 39000 60000
+    map_is hole,zero 3000 9100 15000 25000 31000
     equal "what the map covers" "$(awk '{ n += $2 } END { print n }' map)" \
         $disk_bytes
     nbdcopy --connections=4 "$(uri_of remap)" copy.img
@@ -139,7 +139,7 @@ map ()
     start_server remap "${parameters[@]}"
     nbdinfo --map "$(uri_of remap)" > map
     map_is data "${bad[@]}"
-    map_is hole,zero 3000 9100 19000 39000 60000
+    map_is hole,zero 3000 9100 15000 25000 31000
     nbdinfo --map --totals "$(uri_of remap)" > totals
     equal "the lines of the totals" "$(wc -l < totals)" 2
     equal "the total" "$(awk '{ n += $1 } END { print n }' totals)" \
@@ -154,10 +154,10 @@ map ()
 
 make_source ()
 {
-    head -c 9M /dev/urandom > source.img
-    truncate -s 17M source.img
-    head -c 2M /dev/zero >> source.img
-    head -c 13M /dev/urandom >> source.img
+    head -c 4M /dev/urandom > source.img
+    truncate -s 8M source.img
+    head -c 1M /dev/zero >> source.img
+    head -c 7M /dev/urandom >> source.img
     equal "the size of the source" "$(stat -c %s source.img)" $disk_bytes
 }
 
@@ -173,7 +173,7 @@ same_as_source ()
 
 copy ()
 {
-    local sector=30000 options
+    local sector=12000 options
     part "$kind: nbdcopy, four connections"
     : > connections
     nbdcopy --threads=4 --connections=4 --requests=32 --request-size=32768 --flush \
@@ -199,16 +199,16 @@ copy ()
         head -c $disk_bytes /dev/urandom > noise.img
         nbdcopy noise.img "$(uri_of remap)"
         nbdcopy "$(uri_of remap)" - | cmp noise.img -
-        faults+=("both $((sector - 20000))" "all $sector-$((sector + 8))"
-            "all $((sector + 7000))" "write $((sector + 20000))")
+        faults+=("both $((sector - 9000))" "all $sector-$((sector + 8))"
+            "all $((sector + 5000))" "write $((sector + 12000))")
         set_faults disk "${faults[@]}"
         # shellcheck disable=SC2086 # a list of words
         nbdcopy $options source.img "$(uri_of remap)"
         equal "the number of sectors remapped with $options" \
-            "$(($(away store $((sector - 20000))) +
+            "$(($(away store $((sector - 9000))) +
                 $(away store $sector $((sector + 8))) +
-                $(away store $((sector + 7000))) +
-                $(away store $((sector + 20000)))))" 12
+                $(away store $((sector + 5000))) +
+                $(away store $((sector + 12000)))))" 12
         same_as_source
         sector=$((sector + 200))
     done
@@ -222,9 +222,9 @@ copy ()
 # From one failing disk to another.
 from_disk_to_disk ()
 {
-    local status=0
+    local status n
     part "nbdcopy from one bad disk to another"
-    start_disk other $disk_bytes 'both 77-79' 'write 5000-5063' 'both 64000'
+    start_disk other $disk_bytes 'both 77-79' 'write 5000-5063' 'both 32000'
     start_server target backing=other.img spare=other.store
     nbdcopy --threads=4 --connections=4 --requests=64 --flush "$(uri_of remap)" \
         "$(uri_of target)"
@@ -235,12 +235,17 @@ from_disk_to_disk ()
     cmp source.img copy.img
 
     part "nbdcopy from a disk with lost sectors"
-    faults+=('read 62000-62001')
+    faults+=('read 31000-31001')
     set_faults disk "${faults[@]}"
-    nbdcopy --connections=4 "$(uri_of remap)" copy.img 2> error.log ||
-        status=$?
-    equal "the exit status of nbdcopy" $status 1
-    grep -q 'Input/output error' error.log || fail "$(cat error.log)"
+    # When they are met, and when they are known. One request at a time: some
+    # versions of nbdkit (1.32) abort if a client goes with several under way.
+    for n in 1 2; do
+        status=0
+        nbdcopy --synchronous "$(uri_of remap)" copy.img 2> error.log ||
+            status=$?
+        equal "the exit status of nbdcopy, time $n" $status 1
+        grep -q 'Input/output error' error.log || fail "$(cat error.log)"
+    done
     equal "the number of lost sectors" "$(lost store)" 2
     nbdcopy "$(uri_of target)" "$(uri_of remap)"
     equal "the number of lost sectors" "$(lost store)" 0
