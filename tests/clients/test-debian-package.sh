@@ -16,6 +16,7 @@ need_root "for a mount namespace"
 
 packages=(libremap-dev libremap0 nbdkit-plugin-remap)
 state_dir=/var/lib/nbdkit-remap
+man_index=/var/lib/man-db/auto-update
 build_dir=${REMAP_BUILDDIR:?}
 strict=${REMAP_TEST_STRICT-}
 multiarch=$(dpkg-architecture -q DEB_HOST_MULTIARCH)
@@ -28,7 +29,7 @@ plain ()
 {
     env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         HOME="$test_dir" LC_ALL=C DEBIAN_FRONTEND=noninteractive \
-        DEB_BUILD_OPTIONS="nocheck parallel=2" "$@"
+        DEB_BUILD_OPTIONS="nocheck noautodbgsym parallel=2" "$@"
 }
 
 # ---------------------------------------------------- a machine of our own --
@@ -55,19 +56,23 @@ overlaid_dirs ()
 }
 
 # What is changed in /usr is then in $test_dir/machine/upper/usr. There, a
-# device 0:0 is what is not to be seen any more: the stores of this machine,
-# from the start.
+# device 0:0 is what is not to be seen any more: from the start the stores of
+# this machine, and what has the index of all manuals made again and again.
 start_machine ()
 {
-    local dir dirs top=$test_dir/machine
+    local dir dirs file top=$test_dir/machine
     mapfile -t dirs < <(overlaid_dirs)
     mkdir "$top"
     start machine unshare -m --propagation private sleep infinity
     enter=(nsenter -t "${pid_of[machine]}" -m)
     wait_until "a mount namespace" has_own_mounts
     inside mount -t tmpfs -o mode=755 remap-test "$top"
-    inside mkdir -p "$top/upper/var/lib"
-    inside mknod "$top/upper$state_dir" c 0 0
+    for file in "$state_dir" "$man_index"; do
+        if [ -e "$file" ]; then
+            inside mkdir -p "$top/upper$(dirname "$file")"
+            inside mknod "$top/upper$file" c 0 0
+        fi
+    done
     for dir in "${dirs[@]}"; do
         inside mkdir -p "$top/upper$dir" "$top/work$dir"
         inside mount -t overlay -o "lowerdir=$dir,upperdir=$top/upper$dir,workdir=$top/work$dir" \
@@ -79,7 +84,7 @@ start_machine ()
 # what is installed.
 left_behind ()
 {
-    local path top=$test_dir/machine/upper
+    local type path top=$test_dir/machine/upper
     inside find "$top" -mindepth 1 -printf '%y %P\n' |
         while read -r type path; do
             case /$path in
@@ -87,7 +92,8 @@ left_behind ()
                 /var/cache/debconf/* | /var/cache/man/*) ;;
                 /var/lib/dpkg/*remap*) printf '%s\n' "/$path" ;;
                 /var/lib/dpkg/* | /var/log/dpkg.log) ;;
-                "$state_dir") inside test ! -e "/$path" || printf '%s\n' "/$path" ;;
+                "$state_dir" | "$man_index")
+                    inside test ! -e "/$path" || printf '%s\n' "/$path" ;;
                 *) [ "$type" = d ] && [ -d "/$path" ] || printf '%s\n' "/$path" ;;
             esac
         done | LC_ALL=C sort
@@ -168,7 +174,6 @@ for package in "${packages[@]}"; do
         "$(inside dpkg-query -W -f '${db:Status-Status}' "$package")" installed
 done
 equal "what differs from the packages" "$(inside dpkg -V "${packages[@]}")" ""
-mapfile -t files < <(inside dpkg -L "${packages[@]}" | sort -u)
 for file in "$plugin" "$library" /usr/bin/remapctl /usr/include/remap.h \
             "$state_dir"; do
     inside dpkg -S "$file" || fail "$file is in no package"
@@ -185,11 +190,6 @@ replaced /usr/bin/remapctl /bin/true
 
 part "purge"
 remove_packages -P
-for file in "${files[@]}"; do
-    if ! [ -d "$file" ]; then
-        should_fail inside test -e "$file"
-    fi
-done
 equal "what is left" "$(left_behind)" ""
 
 # ------------------------------------------------------------- the stores ----
