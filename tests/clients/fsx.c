@@ -603,6 +603,17 @@ verify_all (void)
   }
 }
 
+/* Of a file that is durable, the kernel need not keep a copy. */
+static void
+forget_cached (struct name *name)
+{
+  int fd = fd_of (name, false);
+
+  if (fsync (fd) == -1)
+    fail ("fsync %s: %s", name->text, strerror (errno));
+  posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 /* Writing. */
 
 static void
@@ -641,6 +652,9 @@ op_write (void)
   write_file (name, r, false);
 }
 
+/* Where pages of the same place are dirty, kernels give up now and then ("Direct
+ * I/O collision with buffered writes!"), and that file has an error from then on.
+ */
 static void
 op_write_direct (void)
 {
@@ -648,6 +662,7 @@ op_write_direct (void)
   struct range r = pick_range (options.max_bytes, SECTOR);
 
   note ("direct write %s 0x%" PRIx64 "+0x%zx", name->text, r.offset, r.count);
+  forget_cached (name);
   write_file (name, r, true);
 }
 
@@ -852,16 +867,6 @@ op_sync (void)
   }
   if (r == -1)
     fail ("sync %s, way %u: %s", name->text, way, strerror (errno));
-}
-
-static void
-forget_cached (struct name *name)
-{
-  int fd = fd_of (name, false);
-
-  if (fsync (fd) == -1)
-    fail ("fsync %s: %s", name->text, strerror (errno));
-  posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 static void
