@@ -199,6 +199,15 @@ guest_modules='$guest_release'
 END
 }
 
+# A host that is busy lets a guest wait for seconds: the kernel is not to take
+# that for a broken timer or a stuck CPU. An oops ends the guest.
+kernel_parameters ()
+{
+    echo console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_check \
+        nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
+        rdinit="${guest_init:-/guest/init}"
+}
+
 # ttyS0 is the console, ttyS1 for the exit status, ttyS2 for files.
 guest_boot ()
 {
@@ -207,7 +216,7 @@ guest_boot ()
         qemu-system-x86_64 -accel tcg -cpu max -m "$guest_memory" \
         -smp "$guest_cpus" -display none -nodefaults -no-user-config \
         -no-reboot -kernel "$guest_kernel" -initrd initramfs \
-        -append "console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1 rdinit=${guest_init:-/guest/init}" \
+        -append "$(kernel_parameters)" \
         -chardev file,id=console,path=console -serial chardev:console \
         -serial file:result -serial file:out.tar "$@"
     wait "${pid_of[guest]}" || guest_status=$?
