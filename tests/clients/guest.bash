@@ -50,10 +50,10 @@ guest_root=                     # what becomes the initramfs
 guest_kernel=
 guest_release=
 
-# Instead of begin.
+# begin_guest [TOOL...]: instead of begin.
 begin_guest ()
 {
-    begin qemu-system-x86_64 busybox cpio depmod modprobe ldd nbdkit
+    begin qemu-system-x86_64 busybox cpio depmod modprobe ldd nbdkit "$@"
     find_kernel
     guest_root=$test_dir/root
     local dir
@@ -170,6 +170,7 @@ guest_add_module ()
 # guest_run SCRIPT [QEMU_OPTION...]: in a guest, with all that was added.
 # guest_init is what the kernel starts; another one than /guest/init has to
 # run /guest/main in the end.
+# beside_guest, if the test has that function, runs meanwhile, on the host.
 guest_run ()
 {
     local script
@@ -219,6 +220,9 @@ guest_boot ()
         -append "$(kernel_parameters)" \
         -chardev file,id=console,path=console -serial chardev:console \
         -serial file:result -serial file:out.tar "$@"
+    if declare -F beside_guest >/dev/null; then
+        beside_guest
+    fi
     wait "${pid_of[guest]}" || guest_status=$?
     forget guest
 }
