@@ -11,7 +11,7 @@ AM_CFLAGS = $(REMAP_CFLAGS)
 AM_LDFLAGS = $(REMAP_LDFLAGS)
 
 # Manual pages: NAME.SECTION from NAME.pod. An error in the POD is an error.
-SUFFIXES = .pod .1 .3 .5
+SUFFIXES = .pod .1 .3 .5 .7
 POD2MAN_V = $(AM_V_GEN)$(POD2MAN) --errors=die --utf8 \
 	--center='$(PACKAGE_NAME)' --release='$(PACKAGE_STRING)'
 
@@ -21,3 +21,5 @@ POD2MAN_V = $(AM_V_GEN)$(POD2MAN) --errors=die --utf8 \
 	$(POD2MAN_V) --section=3 $< $@.tmp && mv $@.tmp $@
 .pod.5:
 	$(POD2MAN_V) --section=5 $< $@.tmp && mv $@.tmp $@
+.pod.7:
+	$(POD2MAN_V) --section=7 $< $@.tmp && mv $@.tmp $@
