@@ -98,6 +98,34 @@ sed -nE 's/^=head2 remapctl ([a-z]+).*/\1/p' "$man/remapctl.pod" |
     sort -u > "$tmp/2"
 same "the commands in remapctl --help and in the page" "$tmp/1" "$tmp/2"
 
+# ---------------------------------------------------------------- examples ----
+
+# Each has a mark (see tests/examples.awk), and each mark is in a test: after
+# `run_example`, `write_example`, `example` or `check_example`, or in a list of
+# them, `for id in ID...`.
+marks ()
+{
+    awk "$@" > "$tmp/marks" || status=1
+    cut -d ' ' -f 1 "$tmp/marks"
+}
+marks -f "$srcdir/tests/examples.awk" "$srcdir/README.md" > "$tmp/unsorted"
+marks -f "$srcdir/tests/examples.awk" "$man/remap-clients.pod" \
+    >> "$tmp/unsorted"
+marks -v sections='EXAMPLES|NOTES' -f "$srcdir/tests/examples.awk" "$page" \
+    >> "$tmp/unsorted"
+sort "$tmp/unsorted" > "$tmp/1"
+if [ -n "$(uniq -d "$tmp/1")" ]; then
+    echo "test-docs: two examples have the mark" "$(uniq -d "$tmp/1")"
+    status=1
+fi
+cat "$srcdir"/tests/clients/test-*.sh |
+    sed -nE -e 's/#.*//' \
+        -e 's/.*\b(run_|write_|check_|)example ([a-z][a-z-]*).*/\2/p' \
+        -e 's/.*\bfor id in ([a-z -]*);.*/\1/p' \
+        -e 's/.*\b(rescue_with|far_disk) ([a-z][a-z -]*)/\2/p' |
+    tr ' ' '\n' | grep . | sort -u > "$tmp/2"
+same "the examples in the documents and those that tests run" "$tmp/1" "$tmp/2"
+
 # ---------------------------------------------------------- all the pages ----
 
 version=$(sed -n 's/^remap_version=//p' "$tmp/dump")

@@ -105,6 +105,7 @@ clean_up ()
     done
     cd /
     unmount_all
+    forget_notes
     if [ -n "${REMAP_TEST_KEEP-}" ]; then
         say "kept: $test_dir"
     else
@@ -133,6 +134,18 @@ unmount_all ()
     awk -v dir="$test_dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts |
         tac | while read -r dir; do
         umount -l "$dir" 2>/dev/null || fusermount3 -uz "$dir" 2>/dev/null
+    done
+}
+
+# Servers note in the state directory which store an NBD export has, and those
+# that were killed leave a lock there. Those of this test go.
+forget_notes ()
+{
+    local file
+    for file in "${REMAP_STATEDIR-}"/nbd-*; do
+        if grep -qsF "$test_dir" "$file"; then
+            rm -f "$file"
+        fi
     done
 }
 
@@ -237,21 +250,29 @@ forget ()
 
 # ------------------------------------------------------------------- disks --
 
-# start_disk NAME SIZE [FAULT...]: NAME.img, with what is in NAME.medium, which
-# is made where it is missing.
-start_disk ()
+# start_medium NAME SIZE [FAULT...]: what is in NAME.medium, which is made where
+# it is missing, with these faults, as an NBD server on NAME-medium.sock.
+start_medium ()
 {
     local name=$1 size=$2
     shift 2
-    (exec 3<> /dev/fuse) 2>/dev/null || skip "no /dev/fuse here"
     [ -e "$name.medium" ] || truncate -s "$size" "$name.medium"
     [ -e "$fault_plugin" ] || fail "$fault_plugin is not built"
     rm -f "$name-medium.sock"   # of one that was stopped
     printf '%s\n' "$@" > "$name.faults"
+    rm -f "$name-medium.sock"
     start_until "$name-medium" "$name-medium.pid" \
         nbdkit -f -P "$name-medium.pid" -U "$name-medium.sock" \
         "$fault_plugin" file="$name.medium" faults="$name.faults" \
         log="$name.requests"
+}
+
+# start_disk NAME SIZE [FAULT...]: the same as a file, NAME.img.
+start_disk ()
+{
+    local name=$1
+    (exec 3<> /dev/fuse) 2>/dev/null || skip "no /dev/fuse here"
+    start_medium "$@"
     : > "$name.img"
     start_until "$name-fuse" "$name-fuse.pid" \
         nbdfuse -P "$name-fuse.pid" "$name.img" \
