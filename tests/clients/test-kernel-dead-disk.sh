@@ -39,8 +39,8 @@ list=$(remapctl list --csv store)
 [ "$(remapped store)" -gt 0 ] || fail "no sector was remapped"
 kill_disk disk
 should_fail dd if=/dev/urandom of=/mnt/file bs=64k count=64 conv=fsync
-should_fail read_sectors 20000 1000 > /dev/null
-should_fail read_sectors 40000 20000 > /dev/null
+should_fail read_sectors 20000 256 > /dev/null
+should_fail read_sectors 40000 64 > /dev/null
 head -c 65536 /dev/zero | should_fail write_sectors 65408 128
 wait_until "the breaker to open" breaker_is open
 equal "what is remapped and lost" "$(remapctl list --csv store)" "$list"
