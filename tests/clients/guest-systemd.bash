@@ -75,8 +75,9 @@ END
     # The groups that udev gives devices to.
     awk -F: -v OFS=: '{ print $1, "x", $3, "" }' /etc/group \
         > "$guest_root/etc/group"
-    echo 'passwd: files
-group: files' > "$guest_root/etc/nsswitch.conf"
+    printf "%s\n" "passwd: files" "group: files" "hosts: files" \
+        > "$guest_root/etc/nsswitch.conf"
+    echo 127.0.0.1 localhost > "$guest_root/etc/hosts"
     echo 0123456789abcdef0123456789abcdef > "$guest_root/etc/machine-id"
 }
 
