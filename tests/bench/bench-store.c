@@ -25,6 +25,7 @@
 #include "engine.h"
 #include "error.h"
 #include "log.h"
+#include "remaps.h"
 #include "store-internal.h"
 
 #define SECTOR_BYTES 512
@@ -38,17 +39,10 @@ static struct identity backing = {
 static uint8_t zeroes[SECTOR_BYTES];
 static bool is_quick;
 
-/* No two numbers below 2^DISK_BITS give the same one, and neighbours are far
- * from each other.
- */
 static lba_t
 scattered (uint64_t i)
 {
-  const uint64_t mask = (UINT64_C (1) << DISK_BITS) - 1;
-  uint64_t x = i * UINT64_C (0x9e3779b97f4a7c15) & mask;
-
-  x ^= x >> (DISK_BITS / 2);
-  return (lba_t) { x * UINT64_C (0xbf58476d1ce4e5b9) & mask };
+  return remaps_scattered (i, DISK_BITS);
 }
 
 static struct store *
@@ -64,18 +58,6 @@ open_store (const char *path, uint64_t nr_slots, struct map **ret_map)
   return s;
 }
 
-static spare_t
-take (struct store *s, uint32_t nr, uint32_t *ret_nr)
-{
-  spare_t first;
-  int n = store_take (s, nr, STORE_FOR_NEW, &first);
-
-  if (n == -1)
-    bench_fail ("%s", last_error_text ());
-  *ret_nr = (uint32_t) n;
-  return first;
-}
-
 /* -------------------------------------------------------------- opening -- */
 
 struct opening {
@@ -85,28 +67,7 @@ struct opening {
   /* Results. */
   double seconds, cpu_seconds, peak_bytes, resident_bytes, close_seconds;
   double apparent_bytes, room_bytes;    /* without spares */
-  double hot_ns, scattered_ns, clean_ns;
 };
-
-/* nr records of scattered sectors in neighbouring slots: in one write, that it
- * be quick, but entry for entry what store_record writes.  Their data is
- * zero, as the holes of the file are.
- */
-static void
-record_scattered (struct store *s, spare_t first, uint32_t nr, uint64_t done)
-{
-  struct store_entry e[STORE_RECORD_MAX];
-
-  for (uint32_t i = 0; i < nr; i++)
-    e[i] = (struct store_entry) {
-      .lba = scattered (done + i), .seq = done + i + 1,
-      .data_crc = crc32c (0, zeroes, SECTOR_BYTES), .time_s = 1700000000,
-      .state = ENTRY_REMAPPED, .cause = CAUSE_WRITE_ERROR,
-    };
-  if (store_write_entries (s, first, nr, e) == -1)
-    bench_fail ("%s", last_error_text ());
-  atomic_store (&s->seq_recorded, done + nr);
-}
 
 static void
 make_scattered (void *opaque)
@@ -114,18 +75,8 @@ make_scattered (void *opaque)
   struct opening *o = opaque;
   struct map *map;
   struct store *s = open_store (o->path, o->nr_slots, &map);
-  uint32_t n;
 
-  for (uint64_t done = 0; done < o->nr_remaps; done += n) {
-    spare_t first = take (s, (uint32_t) MIN (o->nr_remaps - done,
-                                             (uint64_t) STORE_RECORD_MAX), &n);
-
-    if (first.n != done)
-      bench_fail ("slot %u was taken, not %llu", first.n,
-                  (unsigned long long) done);
-    record_scattered (s, first, n, done);
-    store_settle (s, n);
-  }
+  remaps_record_scattered (s, o->nr_remaps, (lba_t) { 0 }, DISK_BITS);
   store_close (s);
   map_free (map);
 }
@@ -161,33 +112,14 @@ verify_scattered (const struct opening *o, struct map *map)
   }
 }
 
-/* Nanoseconds for each of the sectors numbered first .. first + nr - 1, looked
- * up `rounds` times; those below nr_remaps are remapped.
- */
-static double
-time_lookups (struct map *map, uint64_t first, uint64_t nr, unsigned rounds)
-{
-  double begin = bench_now_s ();
-  struct sector_run run;
-
-  for (unsigned round = 0; round < rounds; round++)
-    for (uint64_t i = 0; i < nr; i++)
-      map_next (map, scattered (first + i), 1, &run);
-  return (bench_now_s () - begin) / ((double) nr * rounds) * 1e9;
-}
-
 static void
-look_up (void *opaque)
+verify (void *opaque)
 {
   struct opening *o = opaque;
   struct map *map;
   struct store *s = open_warm (o, &map);
-  uint64_t nr = MIN (o->nr_remaps, UINT64_C (2000000));
 
   verify_scattered (o, map);
-  o->hot_ns = time_lookups (map, 0, 1024, 2000);
-  o->scattered_ns = time_lookups (map, 0, nr, 1);
-  o->clean_ns = time_lookups (map, o->nr_remaps, nr, 1);
   store_close (s);
   map_free (map);
 }
@@ -286,10 +218,7 @@ bench_opening (uint64_t nr_remaps, unsigned rounds, const char *prefix)
   bench_report_value ("make", "s", bench_now_s () - begin);
   report_opening (o, rounds);
   report_size (o);
-  bench_in_child (look_up, o);
-  bench_report_value ("look up, the same 1024", "ns", o->hot_ns);
-  bench_report_value ("look up, scattered", "ns", o->scattered_ns);
-  bench_report_value ("look up, clean ones", "ns", o->clean_ns);
+  bench_in_child (verify, o);
 }
 
 /* Room for twice as many: the tables are as long as has been needed so far. */
@@ -342,7 +271,7 @@ record_and_flush (struct store *s, uint64_t number)
   };
   uint32_t n;
 
-  run.spare = take (s, 1, &n);
+  run.spare = remaps_take (s, 1, &n);
   if (store_write (s, run.spare, 1, zeroes) == -1 ||
       store_record (s, &run, CAUSE_WRITE_ERROR, zeroes) == -1)
     bench_fail ("%s", last_error_text ());
@@ -379,22 +308,6 @@ record_rate (struct writers *w, unsigned nr_threads, double seconds)
     / (bench_now_s () - begin);
 }
 
-/* What the file system can do: 512 bytes written in place and made durable. */
-static double
-raw_rate (int fd, double seconds)
-{
-  double begin = bench_now_s ();
-  unsigned nr = 0;
-
-  do {
-    if (pwrite (fd, zeroes, sizeof zeroes, 0) != sizeof zeroes ||
-        fdatasync (fd) == -1)
-      bench_fail ("fdatasync: %s", errno_text (errno));
-    nr++;
-  } while (bench_now_s () - begin < seconds);
-  return nr / (bench_now_s () - begin);
-}
-
 static void
 record (void *opaque)
 {
@@ -409,10 +322,10 @@ record (void *opaque)
   unlink (path);
   if (fd == -1)
     bench_fail ("cannot make %s", path);
-  raw_rate (fd, 0);
+  bench_fdatasync_rate (fd, 0);
   record_rate (&w, NR_THREADS, r->seconds);     /* to warm up */
   for (unsigned i = 0; i < r->rounds; i++) {
-    bench_add (&r->raw, raw_rate (fd, r->seconds));
+    bench_add (&r->raw, bench_fdatasync_rate (fd, r->seconds));
     bench_add (&r->one, record_rate (&w, 1, r->seconds));
     bench_add (&r->many, record_rate (&w, NR_THREADS, r->seconds));
   }
@@ -547,31 +460,11 @@ struct running {
 
 #define REQUEST_SECTORS 2048    /* 1 MiB */
 
-/* As the engine does with sectors that are remapped already. */
-static void
-record_run (struct store *s, lba_t lba, const uint8_t *buf)
-{
-  for (uint32_t done = 0, n; done < REQUEST_SECTORS; done += n) {
-    const uint8_t *p = buf + (size_t) done * SECTOR_BYTES;
-    struct sector_run run = {
-      .lba = { lba.n + done }, .state = SECTOR_REMAPPED,
-    };
-
-    run.spare = take (s, MIN (REQUEST_SECTORS - done,
-                              (uint32_t) STORE_RECORD_MAX), &n);
-    run.nr_sectors = n;
-    if (store_write (s, run.spare, n, p) == -1 ||
-        store_record (s, &run, CAUSE_WRITE_ERROR, p) == -1)
-      bench_fail ("%s", last_error_text ());
-    store_settle (s, n);
-  }
-}
-
 static void
 run_through_store (struct running *r, struct store *s, const uint8_t *buf)
 {
   for (uint64_t done = 0; done < r->nr_sectors; done += REQUEST_SECTORS)
-    record_run (s, (lba_t) { done }, buf);
+    remaps_record_run (s, (lba_t) { done }, REQUEST_SECTORS, buf);
   store_close (s);
 }
 

@@ -22,6 +22,7 @@ static struct {
   json_t *root, *results;
   char file[4096];
   pid_t owner;                  /* of the file: not the children */
+  bool has_columns;             /* what they are has been printed */
 } bench;
 
 void
@@ -89,6 +90,22 @@ bench_quantile (const struct bench_series *s, double q)
   return sorted[i] + (at - i) * (sorted[i + 1] - sorted[i]);
 }
 
+double
+bench_fdatasync_rate (int fd, double seconds)
+{
+  static const char zeroes[512];
+  double begin = bench_now_s ();
+  unsigned nr = 0;
+
+  do {
+    if (pwrite (fd, zeroes, sizeof zeroes, 0) != sizeof zeroes ||
+        fdatasync (fd) == -1)
+      bench_fail ("fdatasync: %s", strerror (errno));
+    nr++;
+  } while (bench_now_s () - begin < seconds);
+  return nr / (bench_now_s () - begin);
+}
+
 /* The table. */
 
 /* What text has behind the colon of the first line that begins with key. */
@@ -129,8 +146,9 @@ describe_machine (void)
 #else
 #define COMPILER "gcc " __VERSION__
 #endif
-  printf ("bench-%s: %ld x %s, %s, %s\n", bench.name, nr_cpus, cpu, system,
-          COMPILER);
+  printf ("bench-%s: %s, %ld x %s, %s, %s\n", bench.name, u.nodename, nr_cpus,
+          cpu, system, COMPILER);
+  json_object_set_new (bench.root, "machine", json_string (u.nodename));
   json_object_set_new (bench.root, "cpu", json_string (cpu));
   json_object_set_new (bench.root, "nr_cpus", json_integer (nr_cpus));
   json_object_set_new (bench.root, "kernel", json_string (system));
@@ -145,9 +163,15 @@ remove_file (void)
 }
 
 void
-bench_begin (const char *name)
+bench_name (const char *name)
 {
   bench.name = name;
+}
+
+void
+bench_begin (const char *name)
+{
+  bench_name (name);
   bench.prefix = "";
   bench.root = json_object ();
   bench.results = json_array ();
@@ -157,6 +181,19 @@ bench_begin (const char *name)
   json_object_set_new (bench.root, "bench", json_string (name));
   json_object_set_new (bench.root, "version", json_string (PACKAGE_VERSION));
   describe_machine ();
+}
+
+void
+bench_describe (const char *key, const char *text)
+{
+  printf ("bench-%s: %s: %s\n", bench.name, key, text);
+  json_object_set_new (bench.root, key, json_string (text));
+}
+
+static void
+print_columns (void)
+{
+  bench.has_columns = true;
   printf ("%-44s %10s %10s %10s  %s\n", "", "median", "quartile", "quartile",
           "rounds");
 }
@@ -180,6 +217,8 @@ bench_heading (const char *prefix, const char *fmt, ...)
   va_list args;
 
   bench.prefix = prefix;
+  if (!bench.has_columns)
+    print_columns ();
   putchar ('\n');
   va_start (args, fmt);
   vprintf (fmt, args);
@@ -290,26 +329,26 @@ bench_in_child (void (*fn) (void *opaque), void *opaque)
     bench_fail ("a part of it has failed");
 }
 
-static double
-status_bytes (const char *key)
+double
+bench_status_number (const char *path, const char *key)
 {
   char text[64];
 
-  if (!find_line ("/proc/self/status", key, text, sizeof text))
-    bench_fail ("/proc/self/status has no %s", key);
-  return strtod (text, NULL) * 1024;
+  if (!find_line (path, key, text, sizeof text))
+    bench_fail ("%s has no %s", path, key);
+  return strtod (text, NULL);
 }
 
 double
 bench_resident (void)
 {
-  return status_bytes ("VmRSS");
+  return bench_status_number ("/proc/self/status", "VmRSS") * 1024;
 }
 
 double
 bench_peak (void)
 {
-  return status_bytes ("VmHWM");
+  return bench_status_number ("/proc/self/status", "VmHWM") * 1024;
 }
 
 void

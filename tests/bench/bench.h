@@ -20,11 +20,17 @@ struct bench_series {
   unsigned nr;
 };
 
+/* Before bench_begin: the name that messages have. */
+extern void bench_name (const char *name);
+
 /* Name the program and the machine; bench_end writes bench-NAME.json into the
  * current directory.
  */
 extern void bench_begin (const char *name);
 extern void bench_end (void);
+
+/* A line about what is measured, before the table; in JSON beside it. */
+extern void bench_describe (const char *key, const char *text);
 
 /* A heading in the table; in JSON the keys below it begin with `prefix`. */
 extern void bench_heading (const char *prefix, const char *fmt, ...)
@@ -65,6 +71,14 @@ extern void *bench_shared (size_t nr_bytes);
  * its results go to memory of bench_shared.
  */
 extern void bench_in_child (void (*fn) (void *opaque), void *opaque);
+
+/* What a disk can do: times a second that 512 bytes of this file are written in
+ * place and made durable.
+ */
+extern double bench_fdatasync_rate (int fd, double seconds);
+
+/* The number behind "KEY:" in a file of /proc. */
+extern double bench_status_number (const char *path, const char *key);
 
 /* Bytes in memory now, and the most since bench_reset_peak. */
 extern double bench_resident (void);
