@@ -27,6 +27,7 @@
 #include "log.h"
 #include "remaps.h"
 #include "store-internal.h"
+#include "target.h"
 
 #define SECTOR_BYTES 512
 #define DISK_BITS 34            /* sectors of the disk: 8 TiB */
@@ -165,6 +166,10 @@ report_opening (struct opening *o, unsigned rounds)
     bench_add (&warm, o->seconds);
   }
   bench_report ("open, nothing cached", "s", &cold);
+  if (o->nr_remaps == 1000000)
+    target_note (TARGET_START_1M, "", bench_quantile (&cold, 0.5));
+  if (o->nr_remaps == 10000000)
+    target_note (TARGET_START_10M, "", bench_quantile (&cold, 0.5));
   bench_report ("open, nothing cached, of the CPU", "s", &cpu);
   bench_report ("open, cached", "s", &warm);
   bench_report ("close", "s", &closing);
@@ -581,6 +586,7 @@ main (int argc, char *argv[])
     if (wanted)
       subjects[i].fn ();
   }
+  targets_report ();
   bench_end ();
   return EXIT_SUCCESS;
 }

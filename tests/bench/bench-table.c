@@ -15,6 +15,7 @@
 #include "error.h"
 #include "map.h"
 #include "remaps.h"
+#include "target.h"
 
 #define DISK_BITS 33            /* sectors with remaps between them: 4 TiB */
 #define CLEAN_BITS 28           /* and behind them none at all: 128 GiB */
@@ -173,6 +174,17 @@ time_lookups (const struct table *t, const struct lookup *l)
 }
 
 static void
+note_lookup (const struct table *t, const struct lookup *l, double ns)
+{
+  if (l->sector == clean_region)
+    target_note (TARGET_LOOKUP_CLEAN, "", ns);
+  else if (t->nr_remaps == 1000000)
+    target_note (TARGET_LOOKUP_1M, l->key, ns);
+  else if (t->nr_remaps == 10000000)
+    target_note (TARGET_LOOKUP_10M, l->key, ns);
+}
+
+static void
 report_lookups (struct table *t, unsigned rounds)
 {
   for (size_t k = 0; k < sizeof lookups / sizeof lookups[0]; k++) {
@@ -183,6 +195,7 @@ report_lookups (struct table *t, unsigned rounds)
     for (unsigned round = 0; round < rounds; round++)
       bench_add (&s, time_lookups (t, &lookups[k]));
     bench_report (lookups[k].key, "ns", &s);
+    note_lookup (t, &lookups[k], bench_quantile (&s, 0.5));
   }
 }
 
@@ -192,6 +205,7 @@ static void
 bench_remaps (uint64_t nr_remaps, const char *prefix)
 {
   static struct table t;
+  double bytes;
 
   table = &t;
   t.nr_remaps = nr_remaps;
@@ -199,8 +213,10 @@ bench_remaps (uint64_t nr_remaps, const char *prefix)
                  (unsigned long long) nr_remaps);
   fill_table (&t);
   map_verify (t.map);
-  bench_report_value ("memory", "bytes a remap",
-                      (double) map_memory (t.map) / (double) nr_remaps);
+  bytes = (double) map_memory (t.map) / (double) nr_remaps;
+  bench_report_value ("memory", "bytes a remap", bytes);
+  if (nr_remaps == 1000000)
+    target_note (TARGET_MEMORY, "", bytes);
   report_lookups (&t, is_quick ? 3 : 9);
   map_free (t.map);
   free (t.sectors);
@@ -224,6 +240,17 @@ run_bytes (uint32_t nr_sectors)
   return full - empty;
 }
 
+static void
+bench_runs (void)
+{
+  double one = run_bytes (1), many = run_bytes (10000);
+
+  bench_heading ("runs/", "A run of neighbours");
+  bench_report_value ("of 1 sector", "bytes", one);
+  bench_report_value ("of 10,000 sectors", "bytes", many);
+  target_note (TARGET_RUN, "", many / one);
+}
+
 int
 main (void)
 {
@@ -231,15 +258,14 @@ main (void)
 
   is_quick = quick && quick[0] && strcmp (quick, "0") != 0;
   bench_begin ("table");
-  bench_heading ("runs/", "A run of neighbours");
-  bench_report_value ("of 1 sector", "bytes", run_bytes (1));
-  bench_report_value ("of 10,000 sectors", "bytes", run_bytes (10000));
+  bench_runs ();
   if (is_quick)
     bench_remaps (100000, "100k/");
   else {
     bench_remaps (1000000, "1M/");
     bench_remaps (10000000, "10M/");
   }
+  targets_report ();
   bench_end ();
   return EXIT_SUCCESS;
 }

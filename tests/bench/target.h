@@ -16,6 +16,13 @@ enum target {
   TARGET_STORM,                 /* to single fdatasyncs */
   TARGET_TOUCHES,               /* of a bad sector */
   TARGET_CALLS,                 /* system calls more than needed */
+  TARGET_LOOKUP_CLEAN,          /* a clean region */
+  TARGET_LOOKUP_1M,             /* a remapped sector, among so many */
+  TARGET_LOOKUP_10M,
+  TARGET_MEMORY,                /* of a remap */
+  TARGET_RUN,                   /* of a long run, to a remap */
+  TARGET_START_1M,
+  TARGET_START_10M,
   TARGET_WAKEUPS,
   TARGET_RESIDENT,
   NR_TARGETS
