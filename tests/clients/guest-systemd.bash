@@ -52,17 +52,26 @@ guest_add_package ()
     done < "$files.libraries"
 }
 
+# The plugin is taken as it is: to install it, libtool moves that of the build
+# tree away for a moment, which other tests may be about to load.
 guest_install_remap ()
 {
-    local plugin plugins
-    make -s -C "$REMAP_BUILDDIR" install DESTDIR="$test_dir/installed" \
-        > install.log 2>&1 || fail "make install: $(tail -n 3 install.log)"
+    local dir plugin plugins
+    for dir in lib ctl systemd; do
+        make -s -C "$REMAP_BUILDDIR/$dir" install \
+            DESTDIR="$test_dir/installed" >> install.log 2>&1 ||
+            fail "make install: $(tail -n 3 install.log)"
+    done
     cp -r installed/. "$guest_root"
+    plugin=$(sed -n 's,^ExecStart=.* \(/[^ ]*/nbdkit-remap-plugin.so\) .*,\1,p' \
+        "$REMAP_BUILDDIR/systemd/nbdkit-remap@.service")
+    [ -n "$plugin" ] || fail "the unit names no plugin"
+    guest_add_file "$remap_plugin" "$plugin"
     # `nbdkit remap` looks there.
-    plugin=$(cd installed && find . -name nbdkit-remap-plugin.so)
     plugins=$(nbdkit --dump-config | sed -n "s,^plugindir=,,p")
     mkdir -p "$guest_root$plugins"
-    ln -s "${plugin#.}" "$guest_root$plugins/"
+    [ -e "$guest_root$plugins/nbdkit-remap-plugin.so" ] ||
+        ln -s "$plugin" "$guest_root$plugins/"
 }
 
 guest_add_users ()
