@@ -66,12 +66,18 @@ report_command ()
     say "FAILED${test_part:+ ($test_part)}: line $1: $2" >&2
 }
 
-# should_fail COMMAND...: it has to.
+# should_fail COMMAND...: it has to, by itself: not because it hangs, crashes, or
+# is not there.
 should_fail ()
 {
-    if "$@"; then
-        fail "this should have failed: $*"
-    fi
+    local status=0
+    "$@" || status=$?
+    case $status in
+        0) fail "this should have failed: $*" ;;
+        124) fail "this should have failed, and hangs: $*" ;;
+        126 | 127) fail "this cannot be run: $*" ;;
+        12[89] | 1[3-9]? | 2??) fail "this ended with $status: $*" ;;
+    esac
 }
 
 # equal WHAT IS SHOULD_BE
