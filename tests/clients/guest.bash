@@ -213,7 +213,9 @@ kernel_parameters ()
 guest_boot ()
 {
     guest_status=0
-    start guest timeout --kill-after=5 "$guest_seconds" \
+    ln -sf console console.log  # shown, too, if the test does not get further
+    # In the process group of the test: who kills that, kills the guest.
+    start guest timeout --foreground --kill-after=5 "$guest_seconds" \
         qemu-system-x86_64 -accel tcg -cpu max -m "$guest_memory" \
         -smp "$guest_cpus" -display none -nodefaults -no-user-config \
         -no-reboot -kernel "$guest_kernel" -initrd initramfs \
@@ -225,6 +227,7 @@ guest_boot ()
     fi
     wait "${pid_of[guest]}" || guest_status=$?
     forget guest
+    rm console.log
 }
 
 guest_verdict ()

@@ -178,18 +178,18 @@ need_root ()
 
 # --------------------------------------------------------------- processes --
 
-# wait_until WHAT COMMAND...: at most 30 seconds.
+# wait_until WHAT COMMAND...: at most a minute, which a busy machine may take.
 wait_until ()
 {
     local what=$1 n
     shift
-    for ((n = 0; n < 300; n++)); do
+    for ((n = 0; n < 600; n++)); do
         if "$@"; then
             return 0
         fi
         sleep 0.1
     done
-    fail "waited 30 seconds for $what"
+    fail "waited a minute for $what"
 }
 
 # start NAME COMMAND...: in the background; its output goes to NAME.log.

@@ -23,7 +23,6 @@ host ()
     guest_add_module virtio_pci virtio_blk ext4
     mkfifo words.in words.out qmp.in qmp.out
     exec 3<> words.out 4<> words.in 5<> qmp.out 6<> qmp.in
-    ln -s console console.log   # to be shown if this fails
 
     # (Sector 0 is read by the kernel when it looks for partitions.)
     drive_faults=('write 0' 'both 1000-1001' 'write 20000-20063' 'all 30000-30007'
@@ -82,13 +81,28 @@ beside_guest ()
     changes=
     qmp qmp_capabilities
     while kill -0 "${pid_of[guest]}" 2>/dev/null; do
-        if read -r -t 1 -u 3 word; then
-            word=${word//$'\r'/}
+        if next_line 3; then
+            word=${line//$'\r'/}
             changes+=" $word"
             say "the guest asks: $word"
             "change_$word"
         fi
     done
+}
+
+# next_line FD: $line, if it is there within a second. What has come of it by
+# then is kept for the next time: a busy guest takes seconds to write a line.
+declare -A begun_line
+next_line ()
+{
+    local text
+    if IFS= read -r -t 1 -u "$1" text; then
+        line=${begun_line[$1]-}$text
+        begun_line[$1]=
+    else
+        begun_line[$1]+=$text
+        return 1
+    fi
 }
 
 answer ()
@@ -177,9 +191,9 @@ qmp ()
 # qmp_until PATTERN: qemu says it.
 qmp_until ()
 {
-    local line n
+    local n
     for ((n = 0; n < 60; n++)); do
-        while read -r -t 1 -u 5 line; do
+        while next_line 5; do
             printf '%s\n' "$line" >> qmp.log
             if [[ $line == *$1* ]]; then
                 return 0

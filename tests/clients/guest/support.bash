@@ -92,7 +92,7 @@ remove_disk ()
 attach ()
 {
     [ -e /sys/module/nbd ] || modprobe nbd nbds_max=2
-    timeout 30 nbd-client -unix "$1.sock" "$nbd" > nbd-client.log 2>&1 ||
+    timeout 60 nbd-client -unix "$1.sock" "$nbd" > nbd-client.log 2>&1 ||
         fail "nbd-client attaches nothing"
     [ "$(blockdev --getsize64 "$nbd")" -gt 0 ] || fail "$nbd is empty"
 }
@@ -100,7 +100,7 @@ attach ()
 # disconnect is for a device that is mounted: it is free when it is not.
 disconnect ()
 {
-    timeout 30 nbd-client -d "$nbd" > nbd-client.log 2>&1 ||
+    timeout 60 nbd-client -d "$nbd" > nbd-client.log 2>&1 ||
         fail "nbd-client detaches nothing"
 }
 
@@ -205,8 +205,16 @@ complaints ()
     pattern+='|I/O error|[Cc]orrupt|EXT4-fs (error|warning)|read-only'
     pattern+='|XFS.*([Ee]rror|[Ww]arn|[Ff]ail|[Ss]hut)'
     pattern+='|nbd.*([Tt]imed ?out|[Ff]ailed)'
-    dmesg | sed '1,/as init process/d' | awk -v pattern="$pattern" \
-        -v allowed="${allowed:-^\$}" '$0 ~ pattern && $0 !~ allowed'
+    # All that the kernel still has, if it has forgotten how it began.
+    dmesg | awk -v pattern="$pattern" -v allowed="${allowed:-^\$}" '
+        /as init process/ { n = 0 }
+        $0 ~ pattern && $0 !~ allowed { line[++n] = $0 }
+        END { for (i = 1; i <= n; i++) print line[i] }'
+}
+
+nothing_waits ()
+{
+    ! grep -s '^State:[[:space:]]*D' /proc/[0-9]*/status
 }
 
 # The kernel is content, and nothing is left of what was served.
@@ -216,8 +224,7 @@ end_in_guest ()
     local module left
     left=$(pidof nbdkit nbd-client || :)
     equal "what still runs" "$left" ""
-    left=$(grep -l '^State:[[:space:]]*D' /proc/[0-9]*/status || :)
-    equal "what waits for ever" "$left" ""
+    wait_until "whatever waits in the kernel" nothing_waits
     for module in nbd dm_flakey dm_mod scsi_debug loop ext4 xfs; do
         if [ -e "/sys/module/$module" ]; then
             rmmod "$module"
