@@ -102,22 +102,48 @@ clean_up ()
             tail -n 60 "$log"
         done
     fi
+    # In a shell of its own: what fails there, ends only that.
     if declare -F at_end >/dev/null; then
-        at_end
+        (at_end)
     fi
+    cd /
+    unmount_all
+    kill "${started[@]}" 2>/dev/null
     for pid in "${started[@]}"; do
-        kill "$pid" 2>/dev/null && kill_if_stuck "$pid"
+        kill_if_stuck "$pid"
         wait "$pid" 2>/dev/null
     done
-    cd /
     unmount_all
     forget_notes
     if [ -n "${REMAP_TEST_KEEP-}" ]; then
         say "kept: $test_dir"
     else
-        rm -rf "$test_dir"
+        rm -rf --one-file-system "$test_dir"
     fi
     exit "$status"
+}
+
+# What a test has left that was killed with SIGKILL: for tests/run-test, in a
+# shell of its own. All that the test has started has $REMAP_TEST_RUN in its
+# environment; or, what libvirt starts, names its directory.
+clean_up_after_kill ()
+{
+    local process
+    set +e
+    for process in /proc/[0-9]*; do
+        if [ "${process#/proc/}" != $$ ] &&
+           { grep -qzxF "REMAP_TEST_RUN=$REMAP_TEST_RUN" "$process/environ" ||
+             grep -qF "/$REMAP_TEST_RUN." "$process/cmdline"; }; then
+            kill -9 "${process#/proc/}"
+        fi
+    done 2>/dev/null
+    for test_dir in "$(temporary_dir)/$REMAP_TEST_RUN".*/; do
+        test_dir=${test_dir%/}
+        [ -d "$test_dir" ] || continue
+        unmount_all
+        forget_notes
+        rm -rf --one-file-system "$test_dir"
+    done
 }
 
 # A server that does not end by itself, ends now.
@@ -132,11 +158,16 @@ kill_if_stuck ()
     kill -9 "$1" 2>/dev/null
 }
 
-# Everything mounted in the directory of this test, the last one first.
+# Everything mounted in the directory of this test, the last one first, and the
+# loop devices on files there, as soon as they are not mounted.
 # shellcheck disable=SC2317 # called by a trap
 unmount_all ()
 {
     local dir
+    grep -lsF "$test_dir/" /sys/block/loop*/loop/backing_file |
+        cut -d / -f 4 | while read -r dir; do
+        losetup -d "/dev/$dir" 2>/dev/null
+    done
     awk -v dir="$test_dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts |
         tac | while read -r dir; do
         umount -l "$dir" 2>/dev/null || fusermount3 -uz "$dir" 2>/dev/null
@@ -155,6 +186,19 @@ forget_notes ()
     done
 }
 
+# $TMPDIR, where it has no links in it, as /proc/mounts names it. It has to fit
+# into URIs as it is, and into the name of a socket, which has 107 bytes; where
+# it does not, /tmp.
+temporary_dir ()
+{
+    local dir
+    dir=$(cd "${TMPDIR:-/tmp}" && pwd -P)
+    if [ ${#dir} -gt 32 ] || [[ $dir == *[!A-Za-z0-9/._-]* ]]; then
+        dir=/tmp
+    fi
+    printf '%s\n' "$dir"
+}
+
 # begin TOOL...: of each tool that is not there, the test tells, and is skipped.
 begin ()
 {
@@ -162,7 +206,7 @@ begin ()
     for tool; do
         command -v "$tool" >/dev/null || skip "no $tool here"
     done
-    test_dir=$(mktemp -d "${TMPDIR:-/tmp}/$test_name.XXXXXX")
+    test_dir=$(mktemp -d "$(temporary_dir)/${REMAP_TEST_RUN:-$test_name}.XXXXXX")
     trap clean_up EXIT
     trap 'report_command "$LINENO" "$BASH_COMMAND"' ERR
     trap 'exit 130' INT
@@ -266,7 +310,6 @@ start_medium ()
     [ -e "$fault_plugin" ] || fail "$fault_plugin is not built"
     rm -f "$name-medium.sock"   # of one that was stopped
     printf '%s\n' "$@" > "$name.faults"
-    rm -f "$name-medium.sock"
     start_until "$name-medium" "$name-medium.pid" \
         nbdkit -f -P "$name-medium.pid" -U "$name-medium.sock" \
         "$fault_plugin" file="$name.medium" faults="$name.faults" \

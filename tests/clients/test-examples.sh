@@ -14,8 +14,8 @@ disk_bytes=$((disk_sectors * 512))
 # Of a page of the cache: FUSE reads and writes no less.
 bad='both 1000-1007'
 
-# A port that nobody has.
-port=$((20000 + $$ % 20000))
+# A port that nobody has, nor gets from the kernel.
+port=$((20000 + $$ % 12000))
 while (: <> "/dev/tcp/localhost/$port") 2> /dev/null; do
     port=$((port + 1))
 done
@@ -53,6 +53,7 @@ PATH=$test_dir/bin:$PATH
 # shellcheck disable=SC2317 # called by support.bash
 at_end ()
 {
+    unmount_all                 # a server waits for its clients
     end_servers
 }
 

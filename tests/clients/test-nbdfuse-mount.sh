@@ -13,13 +13,6 @@ need_root "to mount"
 disk_bytes=$((96 << 20))
 loop=
 
-# shellcheck disable=SC2317 # called by clean_up
-at_end ()
-{
-    umount mnt 2>/dev/null
-    [ -z "$loop" ] || losetup -d "$loop"
-}
-
 # The kernel's own messages are not ours alone; ext4 counts its errors.
 mount_disk ()
 {
