@@ -80,6 +80,19 @@ start_machine ()
         inside mount -t overlay -o "lowerdir=$dir,upperdir=$top/upper$dir,workdir=$top/work$dir" \
             remap-test "$dir" || skip "no overlayfs here"
     done
+    own_tests
+}
+
+# installcheck writes logs, and builds what is not built: in a copy. Those of the
+# build tree are of other runs, that may go on.
+own_tests ()
+{
+    local tests=$test_dir/machine/tests
+    inside mkdir "$tests"
+    (cd "$build_dir/tests" && tar --format=posix --exclude='*.log*' \
+        --exclude='*.trs*' --exclude='*.reports' -cf - .) |
+        inside tar -xf - -C "$tests"
+    inside mount --bind "$tests" "$build_dir/tests"
 }
 
 # left_behind: what was changed on this machine, and is not dpkg's, nor made of
@@ -137,11 +150,17 @@ replaced ()
 
 # -------------------------------------------------------------------- build --
 
+# version_of DIRECTORY
+version_of ()
+{
+    sed -n 's/^AC_INIT(\[remap\], \[\(.*\)\])$/\1/p' "$1/configure.ac"
+}
+
 part "build the package from the tarball"
 tarball=${REMAP_TEST_TARBALL-}
 if [ -z "$tarball" ]; then
     plain make -s -C "$build_dir" dist > dist.log 2>&1 || fail "make dist"
-    tarball=$(echo "$build_dir"/remap-*.tar.gz)
+    tarball=$build_dir/remap-$(version_of "${REMAP_SRCDIR:?}").tar.gz
 fi
 mkdir package
 cp "$tarball" package/
@@ -156,7 +175,7 @@ plain bash -eux -o pipefail build.sh > ../build.log 2>&1 ||
 cd remap-*/
 version=$(plain dpkg-parsechangelog -S Version)
 equal "the version of the package" "$version" \
-    "$(sed -n 's/^AC_INIT(\[remap\], \[\(.*\)\])$/\1/p' configure.ac)"
+    "$(version_of .)"
 cd "$test_dir"
 debs=()
 for package in "${packages[@]}"; do
@@ -181,7 +200,8 @@ for package in "${packages[@]}"; do
     equal "the state of $package" \
         "$(inside dpkg-query -W -f '${db:Status-Status}' "$package")" installed
 done
-equal "what differs from the packages" "$(inside dpkg -V "${packages[@]}")" ""
+inside dpkg -V "${packages[@]}" > differences || fail "$(< differences)"
+equal "what differs from the packages" "$(< differences)" ""
 for file in "$plugin" "$library" "$unit" /usr/bin/remapctl \
             /usr/include/remap.h "$state_dir"; do
     inside dpkg -S "$file" || fail "$file is in no package"
