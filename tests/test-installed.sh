@@ -71,7 +71,7 @@ equal "the library of remapctl" "$(library_of "$bindir/remapctl")" "$library"
 
 # As they are, or compressed by a packager.
 for page in man1/nbdkit-remap-plugin.1 man1/remapctl.1 man3/libremap.3 \
-            man5/remap-store.5; do
+            man5/remap-store.5 man7/remap-clients.7; do
     for file in "$mandir/$page"*; do
         [ -s "$file" ] || fail "no $mandir/$page"
     done

@@ -256,4 +256,5 @@ equal "the size" \
     "$(nbdinfo --size 'nbds://alice@localhost/?tls-psk-file=/etc/nbdkit-remap/keys.psk')" \
     $disk_bytes
 should_fail nbdinfo --size nbd://localhost
-equal "failed units" "$(systemctl list-units --failed --no-legend)" ''
+failed=$(systemctl list-units --failed --no-legend)
+equal "failed units" "$failed" ''
