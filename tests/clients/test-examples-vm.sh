@@ -36,7 +36,7 @@ guest_add_program blockdev cmp dd
 guest_add_module virtio_pci virtio_blk
 chmod 755 "$test_dir"           # libvirt runs as someone else
 
-port=$((20000 + $$ % 20000))
+port=$((20000 + $$ % 12000))
 while (: <> "/dev/tcp/localhost/$port") 2> /dev/null; do
     port=$((port + 1))
 done
