@@ -130,6 +130,8 @@ guest_add_file ()
     local there=$guest_root${2:-$1}
     mkdir -p "$(dirname "$there")"
     cp -rLT --remove-destination "$1" "$there"
+    # The source tree may be read-only.
+    [ ! -d "$there" ] || chmod -R u+w "$there"
 }
 
 # guest_add_binary PATH [PATH_THERE]: a program or a library, and the libraries

@@ -16,6 +16,7 @@ for file in .ci HACKING.md LICENSE Makefile.am NEWS README.md bootstrap \
     common-rules.mk configure.ac ctl demo lib man plugin run.in systemd tests; do
     cp -r "$REMAP_SRCDIR/$file" tree/
 done
+chmod -R u+w tree               # it may be read-only there
 
 truncate -s 32M sdX.medium
 start_disk sdX 32M 'both 1000-1007'
