@@ -30,6 +30,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 test_dir=
 test_part=
+test_output=2                   # wherever a command's messages go
 started=()                      # pids, the last one first
 declare -A pid_of               # by name
 
@@ -49,7 +50,7 @@ part ()
 
 fail ()
 {
-    say "FAILED${test_part:+ ($test_part)}: $*" >&2
+    say "FAILED${test_part:+ ($test_part)}: $*" >&$test_output
     exit 1
 }
 
@@ -63,7 +64,7 @@ skip ()
 # shellcheck disable=SC2317 # called by a trap
 report_command ()
 {
-    say "FAILED${test_part:+ ($test_part)}: line $1: $2" >&2
+    say "FAILED${test_part:+ ($test_part)}: line $1: $2" >&$test_output
 }
 
 # should_fail COMMAND...: it has to, by itself: not because it hangs, crashes, or
@@ -95,6 +96,7 @@ clean_up ()
     trap - ERR
     set +e
     trap '' INT TERM HUP
+    exec >&$test_output 2>&1
     if [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
         for log in "$test_dir"/*.log; do
             [ -s "$log" ] || continue
@@ -207,6 +209,8 @@ begin ()
         command -v "$tool" >/dev/null || skip "no $tool here"
     done
     test_dir=$(mktemp -d "$(temporary_dir)/${REMAP_TEST_RUN:-$test_name}.XXXXXX")
+    exec 9>&2
+    test_output=9
     trap clean_up EXIT
     trap 'report_command "$LINENO" "$BASH_COMMAND"' ERR
     trap 'exit 130' INT
@@ -225,15 +229,12 @@ need_root ()
 # wait_until WHAT COMMAND...: at most a minute, which a busy machine may take.
 wait_until ()
 {
-    local what=$1 n
+    local what=$1 end=$((SECONDS + 60))
     shift
-    for ((n = 0; n < 600; n++)); do
-        if "$@"; then
-            return 0
-        fi
+    until "$@"; do
+        [ $SECONDS -le $end ] || fail "waited a minute for $what"
         sleep 0.1
     done
-    fail "waited a minute for $what"
 }
 
 # start NAME COMMAND...: in the background; its output goes to NAME.log.
@@ -241,7 +242,7 @@ start ()
 {
     local name=$1
     shift
-    "$@" >> "$name.log" 2>&1 < /dev/null &
+    "$@" >> "$name.log" 2>&1 < /dev/null 9>&- &
     pid_of[$name]=$!
     started=("$!" "${started[@]}")
 }
