@@ -206,9 +206,10 @@ complaints ()
     pattern+='|XFS.*([Ee]rror|[Ww]arn|[Ff]ail|[Ss]hut)'
     pattern+='|nbd.*([Tt]imed ?out|[Ff]ailed)'
     # All that the kernel still has, if it has forgotten how it began.
-    dmesg | awk -v pattern="$pattern" -v allowed="${allowed:-^\$}" '
+    # (-v would take the \ out of them.)
+    dmesg | pattern=$pattern allowed=${allowed:-^\$} awk '
         /as init process/ { n = 0 }
-        $0 ~ pattern && $0 !~ allowed { line[++n] = $0 }
+        $0 ~ ENVIRON["pattern"] && $0 !~ ENVIRON["allowed"] { line[++n] = $0 }
         END { for (i = 1; i <= n; i++) print line[i] }'
 }
 
