@@ -120,7 +120,7 @@ clean_up ()
     if [ -n "${REMAP_TEST_KEEP-}" ]; then
         say "kept: $test_dir"
     else
-        rm -rf --one-file-system "$test_dir"
+        find "$test_dir" -xdev -delete
     fi
     exit "$status"
 }
@@ -144,7 +144,7 @@ clean_up_after_kill ()
         [ -d "$test_dir" ] || continue
         unmount_all
         forget_notes
-        rm -rf --one-file-system "$test_dir"
+        find "$test_dir" -xdev -delete
     done
 }
 
