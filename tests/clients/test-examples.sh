@@ -23,13 +23,13 @@ done
 # All is below this directory; the disk is a file; the other machine is here.
 example_rules="
     s,/dev/sdX,$test_dir/sdX.img,g
-    s,/(run|srv|etc|tmp)/(sdx|spare|remap|disk|nbdkit-remap)([./, ]),$test_dir/\1/\2\3,g
+    s,/(run|srv|etc|tmp)/(sdx|spare|remap|disk|nbdkit-remap)([./, ]|\$),$test_dir/\1/\2\3,g
     s,build/,$REMAP_BUILDDIR/,g
     s,rbd:pool/sdx-spare,$test_dir/spare.img,
     s,10809,$port,
     s,(nbds?://(alice@)?)(hostname|other|localhost)/,\1localhost:$port/,
 "
-mkdir -p run srv etc/nbdkit-remap tmp bin
+mkdir -p run srv etc tmp bin
 
 # nbdkit finds the plugin as if it were installed, and leaves its process id, as
 # does qemu-nbd: the later, the greater the name of the file.

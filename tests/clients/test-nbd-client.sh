@@ -11,14 +11,18 @@ disk_bytes=$((16 << 20))
 
 if on_host; then
     begin_guest mkfs.ext4
-    guest_add_program certtool cmp dd e2fsck nbd-client nbdinfo readlink
+    guest_add_program certtool cmp dd e2fsck mkfs.ext4 nbd-client nbdinfo readlink
     guest_add_module virtio_pci virtio_blk nbd ext4
     add_documents
     truncate -s $disk_bytes disk.medium
     mkfs.ext4 -q disk.medium
     start_medium disk $disk_bytes 'both 30000-30001' 'write 31000' 'both 32000'
+    truncate -s $disk_bytes new.medium
+    start_medium new $disk_bytes 'both 2-3' 'both 9000-9007' 'write 131'
     guest_run "$0" -drive \
-        if=virtio,file=nbd:unix:disk-medium.sock,format=raw,rerror=report,werror=report
+        if=virtio,file=nbd:unix:disk-medium.sock,format=raw,rerror=report,werror=report \
+        -drive \
+        if=virtio,file=nbd:unix:new-medium.sock,format=raw,rerror=report,werror=report
     exit
 fi
 
@@ -107,7 +111,8 @@ part "README"
 run_example serve
 run_example attach-and-mount
 check_film
-run_example detach
+run_example stop-using
+should_fail nbd-client -c /dev/nbd0
 end_server
 
 part "certificates"
@@ -123,3 +128,21 @@ should_fail nbdinfo --size nbds://localhost
 nbd-client -d /dev/nbd0
 end_server
 equal "the number of remapped sectors" "$(remapped /srv/sdx.remap)" 4
+
+part "a file system on a new disk, whose first sectors are bad"
+wait_until "the disk" test -b /dev/vdb
+ln -sfn vdb /dev/sdX
+nbdkit -U /run/sdx.sock remap /dev/sdX spare=/srv/new.remap
+nbd-client -unix /run/sdx.sock /dev/nbd0 -timeout 300
+should_fail mkfs.ext4 -q -E nodiscard /dev/nbd0
+[ "$(lost /srv/new.remap)" -ge 1 ] || fail "no sector was lost"
+run_example make-file-system
+equal "the number of lost sectors" "$(lost /srv/new.remap)" 0
+mount /dev/nbd0 /mnt
+head -c 4000000 film > /mnt/film
+echo 3 > /proc/sys/vm/drop_caches
+head -c 4000000 film | cmp - /mnt/film
+umount /mnt
+e2fsck -fn /dev/nbd0 || fail "the file system is damaged"
+nbd-client -d /dev/nbd0
+end_server
