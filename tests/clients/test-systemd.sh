@@ -228,6 +228,9 @@ write_example listen-unit
 systemctl daemon-reload
 systemctl start "$(unit_of $third)"
 [ -s /srv/spares/third.remap ] || fail "no store in /srv/spares"
+group=$(sed -n 's/^0:://p' "/proc/$(pid_of_unit $third)/cgroup")
+equal "how much of a server may be swapped out" \
+    "$(cat "/sys/fs/cgroup$group/memory.swap.max")" 0
 
 part "two disks, and a group that may connect"
 run_example second-enable
