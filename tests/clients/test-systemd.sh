@@ -99,6 +99,32 @@ check_films ()
         fail "the file system has other data now"
 }
 
+# unplug NAME, plug_in NAME: a SCSI disk.
+unplug ()
+{
+    local disk
+    disk=$(basename "$(readlink -f "/dev/disk/by-id/$1")")
+    echo 1 > "/sys/block/$disk/device/delete"
+    wait_until "the disk to go" test ! -e "/dev/disk/by-id/$1"
+    wait_until "systemd to know" state_is inactive \
+        "$(systemd-escape --path --suffix=device "/dev/disk/by-id/$1")"
+}
+
+plug_in ()
+{
+    local host
+    for host in /sys/class/scsi_host/*/scan; do
+        echo "- - -" > "$host"
+    done
+    wait_until "the disk" test -b "/dev/disk/by-id/$1"
+    udevadm settle
+}
+
+attach_second ()
+{
+    nbd-client -unix "/run/nbdkit-remap/$second/nbd.sock" /dev/nbd1 -timeout 300
+}
+
 # What a server could do, told by a process in its place.
 probe ()
 {
@@ -250,8 +276,34 @@ setpriv --reuid=65534 --regid=64055 --clear-groups \
 should_fail setpriv --reuid=65534 --regid=65534 --clear-groups \
     nbdinfo --size "nbd+unix:///?socket=$socket"
 
-part "over the network, with TLS"
+part "another name of a disk that is served"
+other=scsi-3${second#wwn-0x}
+[ "/dev/disk/by-id/$other" -ef "/dev/disk/by-id/$second" ] ||
+    fail "the disk has no other name: $(ls /dev/disk/by-id)"
+should_fail systemctl start "$(unit_of "$other")"
+systemctl stop "$(unit_of "$other")"
+systemctl reset-failed
+state_is active "$(unit_of $second)" || fail "the first server is not active"
 nbd-client -d /dev/nbd1
+
+part "a disk that was unplugged, and is there again"
+unplug $second
+plug_in $second
+attach_second
+should_fail dd if=/dev/nbd1 of=/dev/null bs=512 skip=20000 count=1 iflag=direct
+nbd-client -d /dev/nbd1
+systemctl restart "$(unit_of $second)"
+attach_second
+dd if=/dev/nbd1 bs=1M skip=12 iflag=direct 2> /dev/null | cmp - data
+nbd-client -d /dev/nbd1
+
+part "a disk that comes later"
+systemctl stop "$(unit_of $second)"
+unplug $second
+plug_in $second
+wait_until "its server" state_is active "$(unit_of $second)"
+
+part "over the network, with TLS"
 psktool -u alice -p /etc/nbdkit-remap/keys.psk > /dev/null
 write_example listen
 systemctl restart "$(unit_of $second)"
