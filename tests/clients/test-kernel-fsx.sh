@@ -73,5 +73,5 @@ detach
 stop_server remap
 remapctl check store
 remove_disk disk
-# It said so when the server was killed.
-allowed='block nbd0: (Receive control|Send disconnect) failed' end_in_guest
+# Of the server that was killed.
+allowed='nbd0: (Receive control|Send disconnect) failed' end_in_guest
