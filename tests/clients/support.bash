@@ -119,8 +119,8 @@ clean_up ()
     forget_notes
     if [ -n "${REMAP_TEST_KEEP-}" ]; then
         say "kept: $test_dir"
-    else
-        find "$test_dir" -xdev -delete
+    elif [ ! -e /guest/is-guest ]; then
+        rm -rf --one-file-system "$test_dir"
     fi
     exit "$status"
 }
@@ -144,7 +144,7 @@ clean_up_after_kill ()
         [ -d "$test_dir" ] || continue
         unmount_all
         forget_notes
-        find "$test_dir" -xdev -delete
+        rm -rf --one-file-system "$test_dir"
     done
 }
 
