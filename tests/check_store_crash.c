@@ -39,7 +39,7 @@ slowness (void)
   if (valgrind && *valgrind)
     return 11;
   if (sanitizer && strstr (sanitizer, "thread"))
-    return 24;
+    return 12;
   return sanitizer && *sanitizer ? 8 : 1;
 }
 
