@@ -386,7 +386,8 @@ read_in_time (struct engine *e, uint8_t *buf, size_t count, uint64_t offset)
     .skip = (size_t) (offset - lba_to_bytes (e, s.lba)), .count = count,
   };
 
-  return engine_has_clean (e, s) ? late_reads_do (e->late_reads, &request, buf) : 1;
+  return engine_has_clean (e, s) ? late_reads_do (e->late_reads, &request, buf)
+    : 1;
 }
 
 int

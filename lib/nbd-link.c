@@ -159,7 +159,8 @@ put_off_locked (struct nbd_link *link)
 static void
 note_break_locked (struct nbd_link *link, const char *why, bool is_silent)
 {
-  const uint64_t now = clock_now_ns (), silence = is_silent ? link->silence_ns : 0;
+  const uint64_t silence = is_silent ? link->silence_ns : 0;
+  const uint64_t now = clock_now_ns ();
 
   link->counts.nr_breaks++;
   link->down_since_ns = now;
